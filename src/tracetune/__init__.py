@@ -1,0 +1,1 @@
+"""Tracetune: traces in, a measurably better model out."""

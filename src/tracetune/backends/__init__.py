@@ -1,0 +1,1 @@
+"""One small protocol and its homes."""

@@ -1,0 +1,99 @@
+"""The dials of supervised fine-tuning. Each default is written here and nowhere else.
+
+Values arrive checked from `config.resolve`; these classes hold, they do not validate.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Backend = Literal["local", "tunix", "tinker"]
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adaptation with PEFT's meaning: the update is scaled by alpha / r."""
+
+    r: int = 16
+    alpha: float = 32.0
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """`name` is an alias, a repository, a local folder or `tiny`; `lora` None trains every weight.
+
+    `packing` puts several examples in one row of `max_length` tokens; without it each row holds one.
+    `drop_long` leaves examples over `max_length` out, with a count; without it one is an error.
+    """
+
+    name: str = "tiny"
+    max_length: int = 512
+    packing: bool = True
+    drop_long: bool = True
+    lora: LoraSettings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW and its schedule. `warmup_steps` wins over `warmup_ratio`, a share of all steps."""
+
+    learning_rate: float = 1e-5
+    schedule: Schedule = "linear"
+    warmup_steps: int | None = None
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long and how large. `num_steps` wins over `num_epochs`; one step sees `batch_size` ×
+    `gradient_accumulation_steps` rows. Cadences are in steps; 0 means never."""
+
+    num_steps: int | None = None
+    num_epochs: float = 3.0
+    batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    seed: int = 42
+    logging_every: int = 10
+    save_every: int = 100
+    eval_every: int = 0
+    max_checkpoints: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where rows come from; the command line's `--data` wins over `train_file`."""
+
+    train_file: str | None = None
+    eval_file: str | None = None
+    prompt_template: Literal["default", "chat", "instruct"] = "default"
+    shuffle: bool = True
+    shuffle_seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """Names inside the run folder; `folder` is the run folder itself, where the command names none."""
+
+    folder: str | None = None
+    checkpoint_dir: str = "checkpoint-final"
+    metrics_file: str = "metrics.jsonl"
+    manifest_file: str = "run_manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """One supervised fine-tuning run."""
+
+    backend: Backend = "local"
+    system_instruction: str | None = None
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)

@@ -1,0 +1,98 @@
+"""What an evaluation found, and what a comparison of two evaluations claims."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from tracetune.core.values import Score
+
+Verdict = Literal["improved", "regressed", "no significant change"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalItem:
+    """One problem of an evaluation with the model's response and its score."""
+
+    eval_id: str
+    prompt: str
+    expected_answer: str
+    response: str
+    score: Score
+    category: str | None = None
+    difficulty: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """One model on one eval set; `items` are in the set's order, `eval_id` is unique."""
+
+    model: str
+    items: tuple[EvalItem, ...]
+    meta: Mapping[str, Any]
+
+
+class Interval(NamedTuple):
+    """A two-sided interval at the comparison's confidence level."""
+
+    low: float
+    high: float
+
+
+class Flip(NamedTuple):
+    """An item whose verdict changed between the two evaluations."""
+
+    before: EvalItem
+    after: EvalItem
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """`correct` of `total` scored items, with the Wilson interval."""
+
+    correct: int
+    total: int
+    interval: Interval
+
+    @property
+    def value(self) -> float:
+        """The share of correct items, 0 to 1."""
+        return self.correct / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Both accuracies on the items of one category or difficulty."""
+
+    kind: Literal["category", "difficulty"]
+    name: str
+    before: Accuracy
+    after: Accuracy
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two evaluations paired by `eval_id`; every claim about the difference uses the pairs.
+
+    `delta` is after − before on pairs where both sides have a score. `unpaired` and `unscored` name items
+    left out, with the side. `minimum_detectable_effect` is the smallest true change this set would have
+    shown with 80 % power at the observed share of discordant pairs. Accuracies are shares, 0 to 1.
+    """
+
+    before_model: str
+    after_model: str
+    before: Accuracy
+    after: Accuracy
+    delta: float
+    delta_interval: Interval
+    p_value: float
+    minimum_detectable_effect: float
+    confidence: float
+    fixed: tuple[Flip, ...]
+    broken: tuple[Flip, ...]
+    both_correct: int
+    both_wrong: int
+    slices: tuple[Slice, ...]
+    unpaired: tuple[str, ...]
+    unscored: tuple[str, ...]
+    verdict: Verdict

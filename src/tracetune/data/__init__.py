@@ -1,0 +1,1 @@
+"""From files and traces to packed batches: sources, selection, dedup, decontamination, render, pack."""

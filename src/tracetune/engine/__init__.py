@@ -1,0 +1,1 @@
+"""The local JAX engine: step, optimizer, sampler, checkpoint."""

@@ -1,0 +1,1 @@
+"""Model and problems in, EvalResult out; grading and the statistics of comparison."""

@@ -1,0 +1,1 @@
+"""One transformer for all families, LoRA, tokenizers, Hugging Face weights: pure functions over pytrees."""

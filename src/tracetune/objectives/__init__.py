@@ -1,0 +1,1 @@
+"""Losses: arrays in, (loss, metrics) out; no model, no input or output."""

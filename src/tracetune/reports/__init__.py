@@ -1,0 +1,1 @@
+"""Comparisons as Markdown and as one self-contained HTML page."""

@@ -1,0 +1,1 @@
+"""The records: traces, datasets, eval sets and runs. The only SQL of the house; no JAX here."""

@@ -1,0 +1,1 @@
+"""A task is problems and a verifier; the same object rewards training and scores evaluation."""

@@ -1,0 +1,1 @@
+"""The recipes: loops as generators of StepInfo over a backend."""

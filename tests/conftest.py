@@ -1,0 +1,32 @@
+"""Strict arrays for every test: no silent dtype or rank promotion, shapes checked against their annotations."""
+
+import os
+
+os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(["tracetune.models", "tracetune.objectives", "tracetune.engine"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def gsm8k() -> Path:
+    """The folder of real GSM8K rows, or a skip with the reason."""
+    root = Path(os.environ.get("TRACETUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = root / "gsm8k"
+    if not folder.is_dir():
+        pytest.skip(f"GSM8K rows are not at {folder}; set TRACETUNE_DATA to the folder that holds gsm8k/")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty TRACETUNE_HOME: database and datasets of this test alone."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("TRACETUNE_HOME", str(folder))
+    return folder
