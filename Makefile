@@ -1,0 +1,48 @@
+# Two commands do all set-up: `make demo` runs the main job, `make test` proves the house.
+PYTHON ?= python3
+BIN := .venv/bin
+# XLA prints a page of CPU features when it reads its own cache; the messages say nothing to a user.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint lock bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/.ready  ## make .venv with the pinned, hash-checked dependencies
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Tracetune needs Python 3.11 or newer, got $$($(PYTHON) --version); run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## traces → dataset → SFT → evaluation → delta report, in minutes, offline
+	@$(BIN)/tracetune demo
+
+lint: setup  ## style and types
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/basedpyright --level error
+
+check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
+	@$(BIN)/pytest -m "not slow"
+
+test: lint  ## everything that must hold
+	@$(BIN)/pytest
+
+lock: setup  ## pin the dependencies anew, with hashes and without index hosts
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --extra dev pyproject.toml --output-file requirements.lock
+
+bench: setup  ## the figures of docs/performance.md on this machine
+	$(BIN)/python bench/sft.py
+	$(BIN)/python bench/lora_memory.py
+	$(BIN)/python bench/ingest.py
+
+clean:  ## remove the environment and caches; artifacts/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

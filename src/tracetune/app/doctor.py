@@ -1,0 +1,109 @@
+"""Doctor: what this machine has, what is missing, and the command that mends it."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from tracetune.core.home import home_folder
+
+Status = Literal["ok", "note", "problem"]
+MIN_FREE_GIB = 2.0
+EXTRAS = ("tinker", "tunix", "wandb")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's report; `fix` is a command or a setting, empty when nothing is needed."""
+
+    name: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+
+def doctor(home: Path | None = None) -> list[Finding]:
+    """Look at Python, packages, devices, disk, database and keys; no network, nothing written."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _devices, _extras, _sqlite, _git, _hub)
+    return [finding for check in checks for finding in check()] + list(_disk(home_folder(home)))
+
+
+def _python() -> Iterator[Finding]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if good else "problem", found, "" if good else "install Python 3.11 or newer")
+
+
+def _packages() -> Iterator[Finding]:
+    for line in requires("tracetune") or []:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding(requirement.name, "problem", "not installed", f'pip install "{requirement}"')
+            continue
+        good = requirement.specifier.contains(found, prereleases=True)
+        fix = "" if good else f'pip install "{requirement}"'
+        yield Finding(requirement.name, "ok" if good else "problem", found, fix)
+
+
+def _devices() -> Iterator[Finding]:
+    import jax
+
+    devices = jax.devices()
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    yield Finding("devices", "ok", f"{len(devices)} × {devices[0].platform} ({kinds})")
+    yield Finding("cpu cores", "ok", str(os.cpu_count()))
+    if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):
+        yield Finding("gpu", "problem", "a GPU is here but JAX cannot use it", 'pip install "jax[cuda13]>=0.10,<0.11"')
+
+
+def _extras() -> Iterator[Finding]:
+    for name in EXTRAS:
+        try:
+            yield Finding(name, "ok", version("google-tunix" if name == "tunix" else name))
+        except PackageNotFoundError:
+            yield Finding(name, "note", "optional, not installed")
+
+
+def _sqlite() -> Iterator[Finding]:
+    from tracetune.store.open import sqlite_warning
+
+    warning = sqlite_warning()
+    yield Finding("sqlite", "note" if warning else "ok", warning or sqlite3.sqlite_version)
+
+
+def _git() -> Iterator[Finding]:
+    git = shutil.which("git")
+    if git is None:
+        yield Finding("git", "note", "not found; run manifests will not name the code's commit", "install git")
+        return
+    done = subprocess.run([git, "--version"], capture_output=True, text=True, check=False)
+    yield Finding("git", "ok", done.stdout.strip().removeprefix("git version "))
+
+
+def _hub() -> Iterator[Finding]:
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in {"", "0"}
+    detail = "HF_HUB_OFFLINE is set: only cached models" if offline else "downloads allowed when a model asks for one"
+    yield Finding("model hub", "ok", detail)
+
+
+def _disk(home: Path) -> Iterator[Finding]:
+    existing = next(folder for folder in (home.absolute(), *home.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    good = free >= MIN_FREE_GIB
+    fix = "" if good else f"free space under {existing}, or set TRACETUNE_HOME to another disk"
+    yield Finding("disk", "ok" if good else "problem", f"{free:.1f} GiB free for {home}", fix)
+    writable = os.access(existing, os.W_OK)
+    fix = "" if writable else "set TRACETUNE_HOME to a folder you may write"
+    yield Finding("home", "ok" if writable else "problem", str(home), fix)
