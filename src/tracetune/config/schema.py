@@ -8,6 +8,7 @@ from typing import Literal
 
 Backend = Literal["local", "tunix", "tinker"]
 Schedule = Literal["linear", "cosine", "constant"]
+RowFormat = Literal["auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,15 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Where rows come from; the command line's `--data` wins over `train_file`."""
+    """Where rows come from; the command line's `--data` wins over `train_file`.
+
+    `format` other than `auto` refuses rows of any other shape. `prompt_template`: `default` and `chat` are the
+    model's own chat format; `instruct` writes `### Instruction:` and `### Response:` into the user's turn.
+    """
 
     train_file: str | None = None
     eval_file: str | None = None
+    format: RowFormat = "auto"
     prompt_template: Literal["default", "chat", "instruct"] = "default"
     shuffle: bool = True
     shuffle_seed: int | None = None

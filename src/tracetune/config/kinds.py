@@ -1,0 +1,103 @@
+"""What a setting's value may be: each kind says its meaning in words and reads one value, or refuses it."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """`read` returns the typed value or raises ValueError; `meaning` completes "must be …"."""
+
+    meaning: str
+    read: Callable[[Any], Any]
+
+
+def _refuse(value: Any) -> Any:
+    raise ValueError(value)
+
+
+def whole(low: int) -> Kind:
+    """A whole number of at least `low`; 1e3 is one, true is not."""
+
+    def read(value: Any) -> int:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value != int(value) or value < low:
+            return _refuse(value)
+        return int(value)
+
+    return Kind(f"a whole number of at least {low}", read)
+
+
+def number(low: float, high: float = math.inf, *, above: bool = False) -> Kind:
+    """A finite number from `low` to `high`, both included; with `above`, `low` itself is refused."""
+
+    def read(value: Any) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not low <= value <= high or (above and value == low):
+            return _refuse(value)
+        return float(value)
+
+    bounds = f"above {low:g}" if above else f"of at least {low:g}"
+    return Kind(f"a number {bounds}" + ("" if high == math.inf else f" and at most {high:g}"), read)
+
+
+def mapped(values: dict[Any, Any]) -> Kind:
+    """One of the written values, each with what it stands for."""
+
+    def read(value: Any) -> Any:
+        for written, meaning in values.items():
+            if type(value) is type(written) and value == written:
+                return meaning
+        return _refuse(value)
+
+    return Kind(" or ".join(spell(written) for written in values), read)
+
+
+def one_of(*names: str) -> Kind:
+    """One of the names, spelled exactly."""
+    return mapped({name: name for name in names})
+
+
+def optional(kind: Kind) -> Kind:
+    """The same, or null."""
+    return Kind(f"{kind.meaning}, or null", lambda value: None if value is None else kind.read(value))
+
+
+def several_of(*names: str) -> Kind:
+    """A list of some of the names, none twice."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        good = isinstance(value, list | tuple) and value and all(item in names for item in value)
+        return tuple(value) if good and len(set(value)) == len(value) else _refuse(value)
+
+    return Kind(f"a list of some of {', '.join(names)}", read)
+
+
+def _read_text(value: Any) -> str:
+    return value if isinstance(value, str) and value.strip() else _refuse(value)
+
+
+def _read_inner_path(value: Any) -> str:
+    text = _read_text(value)
+    parts = text.replace("\\", "/").rstrip("/").split("/")
+    return _refuse(value) if text.startswith("/") or ".." in parts or "." in parts or "" in parts else text
+
+
+def spell(value: Any) -> str:
+    """A value as its YAML reader would write it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value!r} (text)" if isinstance(value, str) and _looks_numeric(value) else repr(value)
+
+
+def _looks_numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+TEXT = Kind("text", _read_text)
+FLAG = mapped({True: True, False: False})
+INNER_PATH = Kind("a path inside the run folder", _read_inner_path)

@@ -1,0 +1,206 @@
+"""A YAML file or mapping, plus `key=value` overrides, becomes one typed `SftConfig`, or one error with every mistake.
+
+Nothing is ignored: an unknown key, a wrong type, a value out of range and a contradiction are all refused at once.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tracetune.config.dials import DIALS, EXCLUSIVE
+from tracetune.config.kinds import spell
+from tracetune.config.schema import (
+    DataSettings,
+    LoraSettings,
+    ModelSettings,
+    OptimizerSettings,
+    OutputSettings,
+    SftConfig,
+    TrainingSettings,
+)
+from tracetune.core.errors import InputError, NotFound
+
+_KNOWN = {dial.key: dial for dial in DIALS}
+_SECTIONS = {key.rsplit(".", depth)[0] for key in _KNOWN for depth in range(1, key.count(".") + 1)}
+
+
+class _Setting(NamedTuple):
+    """A checked value with the place it was written, for messages about contradictions."""
+
+    value: Any
+    place: str
+
+
+_Settings = dict[str, _Setting]
+
+
+def load_sft_config(
+    source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = (), *, where: str = "config"
+) -> SftConfig:
+    """Read, check and type a configuration; `where` names a mapping in messages.
+
+    Raises NotFound for a missing file, InputError listing every mistake.
+
+    >>> load_sft_config({"model": "tiny", "learning_rate": 2e-5, "steps": 5}).training.num_steps
+    5
+    """
+    mistakes: list[str] = []
+    if source is None or isinstance(source, Mapping):
+        content = dict(source or {})
+    else:
+        where, content = str(source), _read_yaml(Path(source))
+    settings = _check(content, where, mistakes)
+    _override(settings, _check_overrides(overrides, mistakes))
+    mistakes.extend(_contradictions(settings))
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    return _build({target: setting.value for target, setting in settings.items()})
+
+
+def config_mapping(config: SftConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values that `load_sft_config` reads back to an equal object."""
+    mapping = asdict(config)
+    if config.training.num_steps is not None:
+        del mapping["training"]["num_epochs"]
+    if config.optimizer.warmup_steps is not None:
+        del mapping["optimizer"]["warmup_ratio"]
+    if config.model.lora is not None:
+        mapping["model"]["lora"]["target_modules"] = list(config.model.lora.target_modules)
+    return mapping
+
+
+def to_yaml(config: SftConfig) -> str:
+    """The resolved `config.yaml`: every dial with its value, readable by `load_sft_config`."""
+    return OmegaConf.to_yaml(OmegaConf.create(config_mapping(config)))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise NotFound(f"{path}: no such configuration file; check the path after --config") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=True, throw_on_missing=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable YAML file: {reason}; mend that line") from error
+    if not isinstance(content, dict) or any(not isinstance(key, str) for key in content) or content == {text: None}:
+        raise InputError(f"{path}: a configuration must be a mapping of keys to values; see training/configs")
+    return {str(key): value for key, value in content.items()}
+
+
+def _check_overrides(overrides: Sequence[str], mistakes: list[str]) -> _Settings:
+    """Read `key=value` words; values are YAML, so 2e-5 is a number and [a,b] a list."""
+    content: dict[str, Any] = {}
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            mistakes.append(f"override {word!r}: must be written key=value")
+            continue
+        try:
+            value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=True)
+        except (YAMLError, OmegaConfBaseException):
+            mistakes.append(f"override: {key}: not a readable value, got {text!r}")
+            continue
+        content[key] = value["value"] if isinstance(value, dict) else text
+    return _check(content, "override", mistakes)
+
+
+def _check(content: Mapping[str, Any], where: str, mistakes: list[str]) -> _Settings:
+    """Check every leaf against the table; mistakes are appended, good settings returned."""
+    settings: _Settings = {}
+    for key, value in _leaves(content):
+        place = f"{where}: {key}"
+        dial = _KNOWN.get(key)
+        if dial is None:
+            if key not in _SECTIONS:
+                mistakes.append(f"{place}: unknown key{_suggest(key)}")
+            elif value not in (None, {}):
+                mistakes.append(f"{place}: must be a section with keys of its own, got {spell(value)}")
+            continue
+        try:
+            typed = dial.kind.read(value)
+        except ValueError:
+            mistakes.append(f"{place}: must be {dial.kind.meaning}, got {spell(value)}")
+            continue
+        if dial.target is not None:
+            _set_once(settings, dial.target, _Setting(typed, place), mistakes)
+    return settings
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        found.extend(_leaves(value, f"{key}.") if isinstance(value, Mapping) and value else [(key, value)])
+    return found
+
+
+def _set_once(settings: _Settings, target: str, setting: _Setting, mistakes: list[str]) -> None:
+    before = settings.setdefault(target, setting)
+    if before.value != setting.value:
+        mistakes.append(f"{setting.place}: contradicts {before.place}, which sets the same; keep one")
+
+
+def _suggest(key: str) -> str:
+    near = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.7)
+    if not near:
+        last = key.rsplit(".", 1)[-1]
+        by_last = {known.rsplit(".", 1)[-1]: known for known in reversed(_KNOWN)}
+        near = [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1, cutoff=0.75)]
+    return f"; did you mean {near[0]}?" if near else "; every key is listed in training/README.md"
+
+
+def _override(settings: _Settings, overrides: _Settings) -> None:
+    """Overrides win: over the same dial, over its rival, and null over a whole section."""
+    for target, setting in overrides.items():
+        rivals = {rival for pair in EXCLUSIVE if target in pair for rival in pair if rival != target}
+        for old in [name for name in settings if name in rivals or name.startswith(f"{target}.")]:
+            if setting.value is not None or old not in rivals:
+                del settings[old]
+        settings[target] = setting
+
+
+def _contradictions(settings: _Settings) -> list[str]:
+    """Pairs of good values that cannot both be obeyed."""
+    given = {target: setting for target, setting in settings.items() if setting.value is not None}
+    found = [
+        f"{given[second].place}: contradicts {given[first].place}; keep one"
+        for first, second in EXCLUSIVE
+        if first in given and second in given
+    ]
+    steps, warmup = given.get("training.num_steps"), given.get("optimizer.warmup_steps")
+    if steps and warmup and warmup.value > steps.value:
+        found.append(f"{warmup.place}: must not exceed the {steps.value} steps of the run, got {warmup.value}")
+    if "data.shuffle_seed" in given and "data.shuffle" in given and not given["data.shuffle"].value:
+        found.append(f"{given['data.shuffle_seed'].place}: has no effect while data.shuffle is false; remove one")
+    eval_every = given.get("training.eval_every")
+    if eval_every and eval_every.value > 0 and "data.eval_file" not in given:
+        found.append(f"{eval_every.place}: needs data.eval_file, the rows to evaluate on; add it or remove this key")
+    return found
+
+
+def _build(values: Mapping[str, Any]) -> SftConfig:
+    def section(prefix: str) -> dict[str, Any]:
+        names = {target: target.removeprefix(f"{prefix}.") for target in values if target.startswith(f"{prefix}.")}
+        return {name: values[target] for target, name in names.items() if "." not in name}
+
+    top = {name: values[name] for name in ("backend", "system_instruction") if name in values}
+    lora = section("model.lora")
+    model = {name: value for name, value in section("model").items() if name != "lora"}
+    return SftConfig(
+        **top,
+        model=ModelSettings(**model, lora=LoraSettings(**lora) if lora else None),
+        optimizer=OptimizerSettings(**section("optimizer")),
+        training=TrainingSettings(**section("training")),
+        data=DataSettings(**section("data")),
+        output=OutputSettings(**section("output")),
+    )
