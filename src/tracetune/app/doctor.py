@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -32,8 +32,8 @@ class Finding:
 
 def doctor(home: Path | None = None) -> list[Finding]:
     """Look at Python, packages, devices, disk, database and keys; no network, nothing written."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _devices, _extras, _sqlite, _git, _hub)
-    return [finding for check in checks for finding in check()] + list(_disk(home_folder(home)))
+    checks = (_python(), packages(requires("tracetune") or []), _devices(), _extras(), _sqlite(), _git(), _hub())
+    return [finding for check in checks for finding in check] + list(disk(home_folder(home)))
 
 
 def _python() -> Iterator[Finding]:
@@ -42,8 +42,9 @@ def _python() -> Iterator[Finding]:
     yield Finding("python", "ok" if good else "problem", found, "" if good else "install Python 3.11 or newer")
 
 
-def _packages() -> Iterator[Finding]:
-    for line in requires("tracetune") or []:
+def packages(lines: Sequence[str]) -> Iterator[Finding]:
+    """Each requirement line against what is installed; lines of extras are passed over."""
+    for line in lines:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
@@ -98,10 +99,11 @@ def _hub() -> Iterator[Finding]:
     yield Finding("model hub", "ok", detail)
 
 
-def _disk(home: Path) -> Iterator[Finding]:
+def disk(home: Path, min_free_gib: float = MIN_FREE_GIB) -> Iterator[Finding]:
+    """Space and permission for `home`, or for the nearest folder above it that exists."""
     existing = next(folder for folder in (home.absolute(), *home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 2**30
-    good = free >= MIN_FREE_GIB
+    good = free >= min_free_gib
     fix = "" if good else f"free space under {existing}, or set TRACETUNE_HOME to another disk"
     yield Finding("disk", "ok" if good else "problem", f"{free:.1f} GiB free for {home}", fix)
     writable = os.access(existing, os.W_OK)

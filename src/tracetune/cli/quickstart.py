@@ -1,12 +1,26 @@
-"""`tracetune doctor`: one table, exit 1 when something must be mended."""
+"""`tracetune demo` and `tracetune doctor`: the first two commands of a new user."""
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from tracetune.app.doctor import Finding
+
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red bold]problem[/]"}
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Where the demo keeps its numbered runs.")] = Path("artifacts/demo"),
+) -> None:
+    """The main job in minutes, offline: traces, dataset, SFT, evaluation before and after, delta report."""
+    from tracetune.app.demo import demo as run
+
+    for line in run(output):
+        typer.echo(line)
 
 
 def doctor(
@@ -24,7 +38,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _print_table(findings: list) -> None:
+def _print_table(findings: "list[Finding]") -> None:
     from rich.console import Console
     from rich.table import Table
 
