@@ -38,8 +38,8 @@ class Interval(NamedTuple):
     high: float
 
 
-class Flip(NamedTuple):
-    """An item whose verdict changed between the two evaluations."""
+class Pair(NamedTuple):
+    """One item as both evaluations answered it; a flip is a pair whose verdicts differ."""
 
     before: EvalItem
     after: EvalItem
@@ -61,13 +61,17 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Both accuracies on the items of one category or difficulty."""
+    """Both accuracies on the items of one category or difficulty.
+
+    `p_value` is exact McNemar on this slice alone; `p_adjusted` allows for all slices of its kind (Holm).
+    """
 
     kind: Literal["category", "difficulty"]
     name: str
     before: Accuracy
     after: Accuracy
     p_value: float
+    p_adjusted: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class Comparison:
 
     `delta` is after − before on pairs where both sides have a score. `unpaired` and `unscored` name items
     left out, with the side. `minimum_detectable_effect` is the smallest true change this set would have
-    shown with 80 % power at the observed share of discordant pairs. Accuracies are shares, 0 to 1.
+    shown with 80 % power at the observed share of discordant pairs; infinite when no change could have been.
+    Accuracies are shares, 0 to 1. `pairs` are all scored pairs in the order of the evaluation before.
     """
 
     before_model: str
@@ -88,8 +93,9 @@ class Comparison:
     p_value: float
     minimum_detectable_effect: float
     confidence: float
-    fixed: tuple[Flip, ...]
-    broken: tuple[Flip, ...]
+    fixed: tuple[Pair, ...]
+    broken: tuple[Pair, ...]
+    pairs: tuple[Pair, ...]
     both_correct: int
     both_wrong: int
     slices: tuple[Slice, ...]
