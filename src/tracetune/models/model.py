@@ -19,8 +19,9 @@ class Model(NamedTuple):
     """A decoder ready to train, sample or score.
 
     `params` are the base weights, never merged with `lora`; `lora` None means there is no adapter, and
-    then `lora_settings` is None too. `fingerprint` is that of the base weights, config and tokenizer;
-    `name` is what the user asked for (an alias, a repository, a folder) and is no part of it.
+    then `lora_settings` is None too. `fingerprint` is that of the base weights, config and tokenizer.
+    `name` is what the user asked for (an alias, a repository, a folder); for an adapter's folder `base_name`
+    is what its base weights are called, and None means that `name` names them.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Model(NamedTuple):
     fingerprint: str
     lora: Any | None = None
     lora_settings: LoraSettings | None = None
+    base_name: str | None = None
 
     @property
     def lora_scale(self) -> float:
@@ -38,13 +40,15 @@ class Model(NamedTuple):
 
 
 def fingerprint(arch: Arch, params: Any, tokenizer: Tokenizer) -> str:
-    """sha256 over architecture, tokenizer and every tensor by sorted name: type, shape and little-endian bytes."""
+    """sha256 over architecture, tokenizer and every tensor by sorted name: shape and little-endian float32 values.
+
+    Values, not stored types: bfloat16 weights have the same fingerprint when they are held as float32.
+    """
     digest = hashlib.sha256(canonical_json({"arch": arch_to_hf(arch), "tokenizer": tokenizer.fingerprint}))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for name, leaf in sorted((jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves):
-        array = np.asarray(leaf)
-        digest.update(canonical_json([name, array.dtype.name, array.shape]))
-        digest.update(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"))).data.cast("B"))
+        digest.update(canonical_json([name, leaf.shape]))
+        digest.update(np.ascontiguousarray(np.asarray(leaf), "<f4").reshape(-1).data.cast("B"))
     return digest.hexdigest()
 
 

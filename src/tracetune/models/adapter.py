@@ -1,0 +1,176 @@
+"""LoRA adapters in PEFT's file format: adapter_config.json and adapter_model.safetensors.
+
+PEFT stores lora_A as [r, in] and lora_B as [out, r] per layer; ours are a [L, in, r] and b [L, r, out].
+A kind of adapter whose meaning differs (DoRA, biases, ranks that vary by layer) is refused by name.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from tracetune.config.schema import LoraSettings
+from tracetune.core.durable import publish_folder
+from tracetune.core.errors import InputError, StorageError
+from tracetune.models.hf import read_object, write_object
+from tracetune.models.model import Model
+from tracetune.models.seal import seal_folder, verify_folder
+from tracetune.models.tensorfile import StoredTensor, TensorSpec, open_tensors, write_tensors
+from tracetune.models.weights import check_tensors, slots
+
+CONFIG = "adapter_config.json"
+STEM = "adapter_model"
+_BLOCKS = {"gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp"}
+_NAME = re.compile(
+    r"^base_model\.model\.(?:model\.|language_model\.model\.|model\.language_model\.)"
+    r"(layers\.\d+\.(?:self_attn|mlp)\.(\w+)\.lora_[AB]\.weight)$"
+)
+# Each of these changes what the adapter computes; the value that leaves it plain LoRA stands beside.
+_EMPTY = (None, [], {})
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    **dict.fromkeys(("use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"), (False, None)),
+    **dict.fromkeys(("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform"), _EMPTY),
+    **dict.fromkeys(("layer_replication", "trainable_token_indices", "target_parameters"), _EMPTY),
+}
+
+
+class _Pair(NamedTuple):
+    """One adapted module: its name and the shapes of the matrix it adapts."""
+
+    module: str
+    num_layers: int
+    size_in: int
+    size_out: int
+
+    def names(self, which: str) -> tuple[str, ...]:
+        block = _BLOCKS.get(self.module, "self_attn")
+        return tuple(f"layers.{i}.{block}.{self.module}.lora_{which}.weight" for i in range(self.num_layers))
+
+
+def base_of(folder: Path) -> str:
+    """The name of the model that an adapter's folder adapts. Raises InputError when it records none."""
+    config = read_object(folder / CONFIG)
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{folder / CONFIG}: base_model_name_or_path must name the base model, got {name!r}")
+    return name
+
+
+def load_adapter(folder: Path, base: Model, *, name: str) -> Model:
+    """`base` with the adapter in `folder`.
+
+    Raises Corrupt for damaged files, InputError when the adapter is not plain LoRA, does not fit `base`, or was
+    trained on other base weights.
+    """
+    recorded = verify_folder(folder).get("base_fingerprint", base.fingerprint)
+    if recorded != base.fingerprint:
+        raise InputError(
+            f"{folder}: was trained on a base with fingerprint {recorded[:12]}…, but {base.name} has "
+            f"{base.fingerprint[:12]}…; use the base it was trained on"
+        )
+    config = _read_config(folder / CONFIG)
+    with open_tensors(folder, STEM) as stored:
+        tensors = {_short_name(name): tensor for name, tensor in stored.items()}
+        modules = {match[2] for match in map(_NAME.match, stored) if match}
+        pairs = _pairs(base, modules, where=folder)
+        check_tensors(_shapes(pairs, config.r), tensors, where=str(folder))
+        lora = {"layers": {pair.module: _read_pair(pair, tensors) for pair in pairs}}
+    settings = LoraSettings(r=config.r, alpha=config.alpha, target_modules=tuple(pair.module for pair in pairs))
+    return base._replace(name=name, lora=lora, lora_settings=settings, base_name=base.name)
+
+
+def save_adapter(model: Model, folder: Path, *, replace: bool = False) -> None:
+    """Publish `model`'s adapter and tokenizer as a folder that PEFT loads; the base is recorded, not copied.
+
+    Raises Conflict when the folder exists and `replace` is false, StorageError when the disk refuses.
+    """
+    assert model.lora is not None, "the model has no adapter"
+    assert model.lora_settings is not None, "an adapter has settings"
+    pairs = _pairs(model, set(model.lora["layers"]), where=folder)
+    base_name = model.base_name or model.name
+    config = _config(model.lora_settings, [pair.module for pair in pairs], base_name)
+    with publish_folder(folder, replace=replace) as partial:
+        model.tokenizer.save(partial)
+        write_object(partial / CONFIG, config)
+        specs, arrays = zip(*_stored(model.lora, pairs), strict=True)
+        write_tensors(partial / f"{STEM}.safetensors", specs, arrays)
+        seal_folder(partial, {"base": base_name, "base_fingerprint": model.fingerprint})
+        _compare(model, partial)
+
+
+def _compare(model: Model, folder: Path) -> None:
+    reread = load_adapter(folder, model, name=model.name).lora
+    for module, pair in (model.lora or {})["layers"].items():
+        for which in ("a", "b"):
+            if not reread or not np.array_equal(reread["layers"][module][which], pair[which]):
+                raise StorageError(f"{folder}: {module} reads back differently; check the disk, then save again")
+
+
+def _pairs(model: Model, modules: set[str], *, where: Path) -> list[_Pair]:
+    """The modules of `model` to adapt, in the order of its parameters."""
+    known = {slot.path[-1]: slot.shape for slot in slots(model.arch) if slot.transposed}
+    unknown = sorted(modules - known.keys())
+    if unknown or not modules:
+        raise InputError(f"{where}: adapts {', '.join(unknown) or 'no module'}; known modules are {', '.join(known)}")
+    return [_Pair(module, *shape) for module, shape in known.items() if module in modules]
+
+
+def _shapes(pairs: list[_Pair], r: int) -> dict[str, tuple[int, ...]]:
+    return {
+        name: shape
+        for pair in pairs
+        for which, shape in (("A", (r, pair.size_in)), ("B", (pair.size_out, r)))
+        for name in pair.names(which)
+    }
+
+
+def _short_name(name: str) -> str:
+    match = _NAME.match(name)
+    return match[1] if match else name
+
+
+def _read_pair(pair: _Pair, tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
+    stacked = {which: np.stack([tensors[name].read().T for name in pair.names(which)]) for which in "AB"}
+    return {which.lower(): jnp.asarray(array, jnp.float32) for which, array in stacked.items()}
+
+
+def _stored(lora: Any, pairs: list[_Pair]) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+    for pair in pairs:
+        for which in "AB":
+            stacked = np.asarray(lora["layers"][pair.module][which.lower()])
+            for name, array in zip(pair.names(which), stacked, strict=True):
+                yield TensorSpec(f"base_model.model.model.{name}", array.T.shape, array.dtype), array.T
+
+
+def _read_config(path: Path) -> LoraSettings:
+    """Rank and alpha; target modules are taken from the tensors, which cannot be a pattern."""
+    config = read_object(path)
+    odd = [f"{key}={config[key]!r}" for key, plain in _PLAIN.items() if key in config and config[key] not in plain]
+    if odd:
+        raise InputError(f"{path}: only plain LoRA is read, got {', '.join(odd)}; merge the adapter with PEFT first")
+    r, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(r, int) or r < 1 or not isinstance(alpha, int | float):
+        raise InputError(f"{path}: r and lora_alpha must be numbers, r at least 1, got {r!r} and {alpha!r}")
+    # rsLoRA scales by alpha / sqrt(r); this alpha gives the same factor as alpha / r.
+    return LoraSettings(r=r, alpha=alpha * r**0.5 if config.get("use_rslora") else float(alpha))
+
+
+def _config(settings: LoraSettings, modules: list[str], base_name: str) -> dict[str, Any]:
+    return {
+        "base_model_name_or_path": base_name,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": settings.r,
+        "target_modules": modules,
+        "task_type": "CAUSAL_LM",
+    }

@@ -1,0 +1,102 @@
+"""Hugging Face model folders: config.json, model.safetensors, tokenizer.json, in and out.
+
+What is saved loads in transformers, is byte-identical for equal models, and was read back and compared
+before its folder appeared.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from tracetune.core.durable import publish_folder, write_durably
+from tracetune.core.errors import Corrupt, InputError, NotFound, StorageError
+from tracetune.models.arch import Arch, arch_from_hf, arch_to_hf
+from tracetune.models.model import Model, fingerprint, make_model
+from tracetune.models.seal import seal_folder, verify_folder
+from tracetune.models.tokenizer import Tokenizer
+from tracetune.models.weights import STEM, iter_params, load_params, save_params
+
+CONFIG = "config.json"
+
+
+def load_full(folder: Path, *, name: str, dtype: Any = jnp.float32) -> Model:
+    """A folder of whole weights, held as `dtype`. Raises NotFound, InputError or Corrupt naming the file."""
+    sealed = verify_folder(folder)
+    arch = _named(folder, read_object(folder / CONFIG))
+    tokenizer = Tokenizer.from_folder(folder)
+    if tokenizer.vocab_size > arch.vocab_size:
+        raise InputError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids but config.json's vocab_size is "
+            f"{arch.vocab_size}; use the files of one model"
+        )
+    model = make_model(name, arch, load_params(folder, arch, dtype=dtype), tokenizer)
+    if dtype == jnp.float32 and sealed.get("fingerprint", model.fingerprint) != model.fingerprint:
+        raise Corrupt(f"{folder}: the weights differ from their recorded fingerprint; restore a good copy")
+    return model
+
+
+def save_full(model: Model, folder: Path, *, replace: bool = False) -> str:
+    """Publish `model`'s weights as a folder and return their fingerprint. Its adapter is not saved: merge it first.
+
+    Raises Conflict when the folder exists and `replace` is false, StorageError when the disk refuses.
+    """
+    assert model.lora is None, "merge the adapter, or save it with save_adapter"
+    saved = fingerprint(model.arch, model.params, model.tokenizer)
+    with publish_folder(folder, replace=replace) as partial:
+        model.tokenizer.save(partial)
+        write_object(partial / CONFIG, _config(model))
+        save_params(partial / f"{STEM}.safetensors", model.arch, model.params)
+        _compare(model, partial)
+        seal_folder(partial, {"fingerprint": saved})
+    return saved
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises NotFound or InputError naming it."""
+    if not path.is_file():
+        raise NotFound(f"{path}: not found; a model's folder holds it beside the weights")
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); download or save it again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must hold a JSON object, got {type(value).__name__}; download or save it again")
+    return value
+
+
+def write_object(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object, sorted and indented as transformers does."""
+    write_durably(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _named(folder: Path, config: dict[str, Any]) -> Arch:
+    if config.get("quantization_config"):
+        raise InputError(f"{folder / CONFIG}: quantised weights are not read; use the checkpoint that is not quantised")
+    try:
+        return arch_from_hf(config)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from error
+
+
+def _config(model: Model) -> dict[str, Any]:
+    tokenizer = model.tokenizer
+    stop_ids = sorted(tokenizer.stop_ids)
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": stop_ids or None, "pad_token_id": tokenizer.pad_id}
+    dtype = np.dtype(model.params["embed"].dtype).name
+    # transformers before version 5 reads torch_dtype, later ones dtype.
+    types = {"dtype": dtype, "torch_dtype": dtype}
+    return arch_to_hf(model.arch) | {key: number for key, number in ids.items() if number is not None} | types
+
+
+def _compare(model: Model, folder: Path) -> None:
+    """Read a folder back as a user would and compare, one tensor in memory at a time."""
+    same = arch_from_hf(read_object(folder / CONFIG)) == model.arch
+    same &= Tokenizer.from_folder(folder).fingerprint == model.tokenizer.fingerprint
+    for slot, array in iter_params(folder, model.arch):
+        branch = model.params["layers"] if slot.stacked else model.params
+        same &= np.array_equal(array, np.asarray(branch[slot.path[-1]], np.float32))
+    if not same:
+        raise StorageError(f"{folder}: reads back differently from what was written; check the disk, then save again")

@@ -1,0 +1,86 @@
+"""A model's name to a folder on this machine: a local folder, a run, or a download from the Hugging Face hub.
+
+HF_HUB_OFFLINE, HF_HOME and HF_TOKEN mean what they mean to huggingface_hub.
+"""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of whichever HTTP client the hub's library uses
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from tracetune.config.aliases import near_names, resolve_alias
+from tracetune.core.errors import NotFound, TracetuneError, Unavailable
+
+MARKERS = ("config.json", "adapter_config.json")
+RUN_CHECKPOINT = "checkpoint-final"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def locate(name: str) -> Path:
+    """The folder of a model by alias, repository or path; a run's folder stands for its final checkpoint.
+
+    Raises NotFound with near names for a name nobody knows, Unavailable when the hub cannot be asked.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _model_folder(folder)
+    if folder.is_file():
+        raise NotFound(f"model {name!r}: is a file; pass the folder that holds it")
+    repository = resolve_alias(name)
+    if not _REPOSITORY.fullmatch(repository):
+        raise NotFound(f"model {name!r}: no such folder or alias{_suggestion(name)}; pass a folder or a repository")
+    return _download(name, repository)
+
+
+def _model_folder(folder: Path) -> Path:
+    for candidate in (folder, folder / RUN_CHECKPOINT):
+        if any((candidate / marker).is_file() for marker in MARKERS):
+            return candidate
+    raise NotFound(
+        f"{folder}: not a model: needs {' or '.join(MARKERS)}, there or in {RUN_CHECKPOINT}/; "
+        "pass a model's folder or a finished run's"
+    )
+
+
+def _download(name: str, repository: str) -> Path:
+    try:
+        found = snapshot_download(
+            repository,
+            allow_patterns=["*.json", "*.safetensors", "*.jinja"],
+            ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
+        )
+    except (OSError, HTTPError, HFValidationError) as error:
+        raise _explained(name, repository, error) from error
+    return _model_folder(Path(found))
+
+
+def _explained(name: str, repository: str, error: Exception) -> TracetuneError:
+    """What went wrong with a download and what to do about it."""
+    where = f"model {name!r}" if name == repository else f"model {name!r} ({repository})"
+    if isinstance(error, GatedRepoError):
+        return Unavailable(
+            f"{where}: its owner asks for a licence; accept it at huggingface.co/{repository} and set HF_TOKEN"
+        )
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return NotFound(
+            f"{where}: no such folder or repository{_suggestion(name)}; a private repository needs HF_TOKEN set"
+        )
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return Unavailable(
+            f"{where}: no such folder, not downloaded yet, and the hub is switched off or out of reach; run "
+            f"`hf download {repository}` while online, or pass the model's folder"
+        )
+    return Unavailable(f"{where}: download failed ({error}); try again, or pass the model's folder")
+
+
+def _suggestion(name: str) -> str:
+    near = near_names(name)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -1,0 +1,52 @@
+"""One door to every model: `tiny`, a folder, an adapter, a finished run, an alias or a repository."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.models import adapter
+from tracetune.models.hf import load_full, save_full
+from tracetune.models.hub import locate
+from tracetune.models.lora import merge_lora
+from tracetune.models.model import Model, make_model
+from tracetune.models.tiny import tiny_model
+
+
+def load_model(name: str, *, dtype: Any = jnp.float32) -> Model:
+    """The model that `name` stands for, its weights held as `dtype`.
+
+    Raises NotFound (with a "did you mean"), Unavailable when it must be downloaded and cannot be, InputError for
+    a family or files that cannot be used, Corrupt for damaged files.
+    """
+    if resolve_alias(name) == BUILT_IN:
+        return tiny_model()
+    return load_folder(locate(name), name=name, dtype=dtype)
+
+
+def load_folder(folder: Path, *, name: str | None = None, dtype: Any = jnp.float32) -> Model:
+    """The model in a Hugging Face folder; an adapter's folder also loads the base that it names."""
+    name = name or str(folder)
+    if not (folder / adapter.CONFIG).is_file():
+        return load_full(folder, name=name, dtype=dtype)
+    return adapter.load_adapter(folder, load_model(adapter.base_of(folder), dtype=dtype), name=name)
+
+
+def save_folder(model: Model, folder: Path, *, replace: bool = False) -> None:
+    """Publish `model` as a Hugging Face folder: its adapter in PEFT's format when it has one, else its weights.
+
+    Raises Conflict when the folder exists and `replace` is false, StorageError when the disk refuses.
+    """
+    if model.lora is None:
+        save_full(model, folder, replace=replace)
+    else:
+        adapter.save_adapter(model, folder, replace=replace)
+
+
+def merge_adapter(model: Model) -> Model:
+    """`model` with its adapter folded into its weights; itself when it has none."""
+    if model.lora is None:
+        return model
+    params = merge_lora(model.params, model.lora, model.lora_scale)
+    return make_model(model.name, model.arch, params, model.tokenizer)

@@ -1,0 +1,54 @@
+"""checkpoint.json: the sha256 of every file of a saved folder, verified before any of them is used.
+
+A folder without one (a download) is read as it is; its files are then checked only by their own formats.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tracetune.core.durable import write_durably
+from tracetune.core.errors import Corrupt, InputError
+from tracetune.core.ids import canonical_json, file_hash
+
+SEAL = "checkpoint.json"
+FORMAT_VERSION = 1
+
+
+def seal_folder(folder: Path, facts: dict[str, Any]) -> None:
+    """Write `folder`/checkpoint.json: `facts`, the format's version and the sha256 of every other file."""
+    files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name != SEAL}
+    write_durably(folder / SEAL, canonical_json({**facts, "format_version": FORMAT_VERSION, "files": files}) + b"\n")
+
+
+def verify_folder(folder: Path) -> dict[str, Any]:
+    """The facts recorded with `folder`, every file's sha256 verified; empty when it has no checkpoint.json.
+
+    Raises Corrupt naming the first file that is missing or differs.
+    """
+    path = folder / SEAL
+    if not path.is_file():
+        return {}
+    sealed = _read_seal(path)
+    for name, recorded in sorted(sealed["files"].items()):
+        file = folder / name
+        if not file.is_file():
+            raise Corrupt(f"{file}: missing, though {SEAL} lists it; restore the folder from a good copy")
+        if file_hash(file) != recorded:
+            raise Corrupt(f"{file}: differs from the sha256 in {SEAL}; restore the folder from a good copy")
+    return {key: value for key, value in sealed.items() if key not in ("files", "format_version")}
+
+
+def _read_seal(path: Path) -> dict[str, Any]:
+    try:
+        sealed = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise Corrupt(f"{path}: not JSON ({error}); restore the folder from a good copy") from error
+    if not isinstance(sealed, dict) or not isinstance(sealed.get("files"), dict):
+        raise Corrupt(f"{path}: has no table of files; restore the folder from a good copy")
+    if sealed.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format_version must be {FORMAT_VERSION}, got {sealed.get('format_version')!r}; "
+            "update tracetune, or restore the folder from a good copy"
+        )
+    return sealed

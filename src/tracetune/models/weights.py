@@ -1,0 +1,163 @@
+"""Hugging Face tensors ↔ our stacked parameters: one table of names, every tensor accounted for.
+
+torch stores a Linear as [out, in]; ours are [in, out], stacked over layers on axis 0. The text half of a
+multimodal checkpoint is read; its vision tower is left out. L layers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tracetune.core.errors import InputError
+from tracetune.models.arch import Arch
+from tracetune.models.tensorfile import StoredTensor, TensorSpec, open_tensors, write_tensors
+from tracetune.models.transformer import init_params
+
+STEM = "model"
+_TOP = {"embed": "model.embed_tokens.weight", "final_norm": "model.norm.weight", "head": "lm_head.weight"}
+_MODULES = {
+    **{leaf: f"self_attn.{leaf}.weight" for leaf in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")},
+    **{leaf: f"mlp.{leaf}.weight" for leaf in ("gate_proj", "up_proj", "down_proj")},
+    **{f"{leaf}_bias": f"self_attn.{leaf}_proj.bias" for leaf in ("q", "k", "v", "o")},
+    "attn_norm": "input_layernorm.weight",
+    "mlp_norm": "post_attention_layernorm.weight",
+}
+# Gemma 2 and 3 normalise after each half too, and call the norm before the MLP otherwise.
+_SANDWICH = {
+    "post_attn_norm": "post_attention_layernorm.weight",
+    "mlp_norm": "pre_feedforward_layernorm.weight",
+    "post_mlp_norm": "post_feedforward_layernorm.weight",
+}
+_NESTED = ("language_model.model.", "model.language_model.")
+_NOT_TEXT = re.compile(r"vision_tower\.|multi_modal_projector\.|\.rotary_emb\.inv_freq$")
+
+
+class Slot(NamedTuple):
+    """One leaf of the parameter tree and the Hugging Face tensors that fill it, one per layer when stacked."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @property
+    def stacked(self) -> bool:
+        return self.path[0] == "layers"
+
+    @property
+    def transposed(self) -> bool:
+        return self.path[-1].endswith("_proj")
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of each tensor in the file."""
+        shape = self.shape[1:] if self.stacked else self.shape
+        return shape[::-1] if self.transposed else shape
+
+    def convert(self, stored: np.ndarray) -> np.ndarray:
+        """From the file's orientation to ours, and equally back."""
+        return stored.T if self.transposed else stored
+
+
+def slots(arch: Arch) -> list[Slot]:
+    """Every parameter of `arch`, shaped as `init_params` would make it, with its Hugging Face names."""
+    shapes = jax.eval_shape(partial(init_params, arch=arch), jax.random.key(0))
+    modules = _MODULES | (_SANDWICH if "post_attn_norm" in shapes["layers"] else {})
+    top = [Slot((leaf,), array.shape, (_TOP[leaf],)) for leaf, array in shapes.items() if leaf != "layers"]
+    return top + [
+        Slot(("layers", leaf), array.shape, tuple(f"model.layers.{i}.{modules[leaf]}" for i in range(array.shape[0])))
+        for leaf, array in shapes["layers"].items()
+    ]
+
+
+def load_params(folder: Path, arch: Arch, *, dtype: Any = jnp.float32) -> Any:
+    """The parameters in a model folder, as `dtype`.
+
+    Raises NotFound, Corrupt or InputError as `open_tensors` does, and one InputError that lists every tensor
+    which is missing, unexpected or of the wrong shape.
+    """
+    params: dict[str, Any] = {"layers": {}}
+    for slot, array in iter_params(folder, arch):
+        branch = params["layers"] if slot.stacked else params
+        branch[slot.path[-1]] = jnp.asarray(array, dtype)
+    return params
+
+
+def iter_params(folder: Path, arch: Arch) -> Iterator[tuple[Slot, np.ndarray]]:
+    """Each parameter of a model folder in turn, in float32; only one is in memory at a time."""
+    with open_tensors(folder, STEM) as stored:
+        tensors = _text_tensors(stored)
+        filled = slots(arch)
+        if not any(slot.path == ("head",) for slot in filled):
+            _drop_tied_head(tensors)
+        check_tensors({name: slot.stored_shape for slot in filled for name in slot.names}, tensors, where=str(folder))
+        for slot in filled:
+            array = np.empty(slot.shape, np.float32)
+            for layer, name in enumerate(slot.names):
+                np.copyto(array[layer] if slot.stacked else array, slot.convert(tensors[name].read()))
+            yield slot, array
+
+
+def check_tensors(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, StoredTensor], *, where: str, limit: int = 8
+) -> None:
+    """Raises one InputError that names every tensor at fault (of many, the first `limit` of each kind)."""
+    wrong = [
+        f"{name} must be {list(expected[name])}, got {list(found[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name] != found[name].shape
+    ]
+    faults = [
+        f"{len(names)} {kind}: {', '.join(names[:limit])}{' …' if len(names) > limit else ''}"
+        for kind, names in (
+            ("missing", sorted(expected.keys() - found.keys())),
+            ("unexpected", sorted(found.keys() - expected.keys())),
+            ("of the wrong shape", wrong),
+        )
+        if names
+    ]
+    if faults:
+        raise InputError(f"{where}: weights do not fit the config: {'; '.join(faults)}; use the files of one model")
+
+
+def _text_tensors(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    return {_text_name(name): tensor for name, tensor in stored.items() if not _NOT_TEXT.search(name)}
+
+
+def _text_name(name: str) -> str:
+    """The name that the tensor has in a text-only checkpoint."""
+    for prefix in _NESTED:
+        if name.startswith(prefix):
+            return "model." + name.removeprefix(prefix)
+    return name.removeprefix("language_model.")
+
+
+def _drop_tied_head(tensors: dict[str, StoredTensor]) -> None:
+    """Some checkpoints store the tied head a second time; a different one would be lost in silence."""
+    head, embed = tensors.pop(_TOP["head"], None), tensors.get(_TOP["embed"])
+    if head and embed and not np.array_equal(head.read(), embed.read()):
+        raise InputError(
+            f"{head.path}: {head.name} differs from the embedding, but the config ties them; "
+            "set tie_word_embeddings to false in config.json"
+        )
+
+
+def save_params(path: Path, arch: Arch, params: Any) -> None:
+    """Write `params` with Hugging Face names in the type they have; equal input gives equal bytes."""
+    filled = slots(arch)
+
+    def leaf(slot: Slot) -> Any:
+        return params["layers"][slot.path[-1]] if slot.stacked else params[slot.path[-1]]
+
+    specs = [TensorSpec(name, slot.stored_shape, np.dtype(leaf(slot).dtype)) for slot in filled for name in slot.names]
+    write_tensors(path, specs, (slot.convert(layer) for slot in filled for layer in _layers(slot, leaf(slot))))
+
+
+def _layers(slot: Slot, array: Any) -> Iterator[np.ndarray]:
+    whole = np.asarray(array)
+    yield from (whole if slot.stacked else whole[None])
