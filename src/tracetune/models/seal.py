@@ -9,16 +9,17 @@ from typing import Any
 
 from tracetune.core.durable import write_durably
 from tracetune.core.errors import Corrupt, InputError
-from tracetune.core.ids import canonical_json, file_hash
+from tracetune.core.ids import canonical_json, content_hash, file_hash
 
 SEAL = "checkpoint.json"
 FORMAT_VERSION = 1
 
 
 def seal_folder(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `folder`/checkpoint.json: `facts`, the format's version and the sha256 of every other file."""
+    """Write `folder`/checkpoint.json: `facts`, the format's version, the sha256 of every other file and its own."""
     files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name != SEAL}
-    write_durably(folder / SEAL, canonical_json({**facts, "format_version": FORMAT_VERSION, "files": files}) + b"\n")
+    sealed = {**facts, "format_version": FORMAT_VERSION, "files": files}
+    write_durably(folder / SEAL, canonical_json(sealed | {"sha256": content_hash(sealed)}) + b"\n")
 
 
 def verify_folder(folder: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
             raise Corrupt(f"{file}: missing, though {SEAL} lists it; restore the folder from a good copy")
         if file_hash(file) != recorded:
             raise Corrupt(f"{file}: differs from the sha256 in {SEAL}; restore the folder from a good copy")
-    return {key: value for key, value in sealed.items() if key not in ("files", "format_version")}
+    return {key: value for key, value in sealed.items() if key not in ("files", "format_version", "sha256")}
 
 
 def _read_seal(path: Path) -> dict[str, Any]:
@@ -44,11 +45,10 @@ def _read_seal(path: Path) -> dict[str, Any]:
         sealed = json.loads(path.read_bytes())
     except ValueError as error:
         raise Corrupt(f"{path}: not JSON ({error}); restore the folder from a good copy") from error
-    if not isinstance(sealed, dict) or not isinstance(sealed.get("files"), dict):
-        raise Corrupt(f"{path}: has no table of files; restore the folder from a good copy")
+    if not isinstance(sealed, dict) or sealed.pop("sha256", None) != content_hash(sealed):
+        raise Corrupt(f"{path}: differs from its own sha256; restore the folder from a good copy")
     if sealed.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{path}: format_version must be {FORMAT_VERSION}, got {sealed.get('format_version')!r}; "
-            "update tracetune, or restore the folder from a good copy"
+            f"{path}: format_version must be {FORMAT_VERSION}, got {sealed.get('format_version')!r}; update tracetune"
         )
     return sealed
