@@ -82,13 +82,13 @@ class Arithmetic:
     """Arithmetic as a task. Raises InputError for options that make no problem.
 
     `difficulty` None mixes all three. `steps` (least, most operations) and `digits` (least, most digits of an
-    operand) replace what the difficulty says. `word_problems` is the share told as a story. `split` keeps
+    operand, or of the quotient of a first division) replace what the difficulty says. `word_problems` is the share told as a story. `split` keeps
     training and testing apart: every problem is in exactly one of `train` and `test` (one in ten) whatever
     the seed, and a story is in the same split as its sum.
 
     >>> problem = next(Arithmetic(difficulty="easy", word_problems=0.0).problems(1, seed=0))
     >>> problem.prompt, problem.answer
-    ('What is 497 × 6?', '2982')
+    ('What is 2004 ÷ 3?', '668')
     """
 
     difficulty: Difficulty | None = None

@@ -35,10 +35,10 @@ STORIES: dict[str, tuple[str, ...]] = {
     "×-": ("{name} has {1} boxes of {0} {things} and gives {2} away. How many {things} are left?",),
     "×÷": ("{1} boxes of {0} {things} are shared equally among {2} friends. How many {things} does each get?",),
     "÷+": (
-        "{0} {things} are shared equally among {1} friends. {friend}, one of them, had {2}. How many has {friend} now?",
+        "{0} {things} are shared equally among {1} friends. {friend}, one of them, had {2}. How many has {friend}?",
     ),
     "÷-": (
-        "{0} {things} are shared equally among {1} friends. {friend}, one of them, loses {2}. How many has {friend} now?",
+        "{0} {things} are shared equally among {1} friends. {friend}, one of them, loses {2}. How many has {friend}?",
     ),
     "++-": ("{name} has {0} {things}, gets {1}, then {2} more, and gives {3} to {friend}. How many are left?",),
     "+-÷": ("{name} has {0} {things}, gets {1}, loses {2} and shares the rest among {3} friends. How many each?",),

@@ -5,9 +5,8 @@ division goes from the first digit with the remainder. Every piece needs only a 
 reads digits one by one can learn it.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Operation = Literal["+", "-", "×", "÷"]
 OPERATION_NAMES = {"+": "addition", "-": "subtraction", "×": "multiplication", "÷": "division"}
 
 
@@ -25,7 +24,7 @@ class Calculation(NamedTuple):
     """
 
     left: int
-    operation: Operation
+    operation: str
     right: int
 
     @property
