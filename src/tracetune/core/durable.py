@@ -6,7 +6,7 @@ is durable only after that.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,18 +24,26 @@ def fsync_path(path: Path) -> None:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace the file at `path` by `data`, atomically. Raises StorageError when the disk refuses."""
+    write_chunks_durably(path, (data,))
+
+
+def write_chunks_durably(path: Path, chunks: Iterable[bytes]) -> None:
+    """Replace the file at `path` by all `chunks`, atomically and streamed; an error of theirs leaves it as it was."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(data)
+            file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
         fsync_path(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise _refused(path, error) from error
+        raise error if isinstance(error, StorageError) else _refused(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -104,14 +104,13 @@ def open_store(home: Path | None = None, url: str | None = None) -> Store:
     return store
 
 
-def sqlite_warning() -> str | None:
+def sqlite_warning(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> str | None:
     """What to know about this Python's SQLite; None when it has the WAL-reset fix."""
-    version = sqlite3.sqlite_version_info
     backported = any(version[:2] == fixed[:2] and version >= fixed for fixed in BACKPORTS)
     if version >= FIXED_SQLITE or backported:
         return None
     return (
-        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3); tracetune writes from one process "
+        f"SQLite {'.'.join(map(str, version))} has the WAL-reset bug (fixed in 3.51.3); tracetune writes from one process "
         "at a time, which avoids it; do not write to the database with other tools meanwhile"
     )
 

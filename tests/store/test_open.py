@@ -1,0 +1,186 @@
+"""Opening: created, migrated, quick when nothing waits; what cannot be opened is refused with a reason."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from tracetune.core.errors import Conflict, Corrupt, InputError, StorageError
+from tracetune.core.trace import Step, Trace
+from tracetune.store.lock import write_lock
+from tracetune.store.migrate import known_revisions, revision_of
+from tracetune.store.open import Store, open_store, sqlite_warning
+from tracetune.store.tables import metadata
+from tracetune.store.traces import add_traces, count_traces
+
+
+def a_trace(number: int) -> Trace:
+    return Trace("1.0", f"question {number}", "answer", (Step(0, "s", "x"),))
+
+
+def test_the_settings_that_make_a_commit_durable_are_on(home):
+    with open_store() as store, store.read() as connection:
+        settings = {
+            name: connection.execute(text(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
+    assert store.path == home / "tracetune.db"
+
+
+def test_the_migrations_make_exactly_the_tables(home):
+    with open_store() as store, store.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert revision_of(connection) == known_revisions()[-1]
+
+
+def test_the_tables_are_valid_in_postgresql():
+    for table in metadata.sorted_tables:
+        assert str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        assert all(str(CreateIndex(index).compile(dialect=postgresql.dialect())) for index in table.indexes)
+
+
+def test_opening_an_up_to_date_store_is_quick_and_needs_no_alembic(home):
+    open_store().close()
+    code = (
+        "import sys, time\n"
+        "from tracetune.store.open import open_store\n"
+        "begin = time.process_time(); open_store().close()\n"
+        "print(time.process_time() - begin, 'alembic' in sys.modules)\n"
+    )
+    seconds, has_alembic = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert has_alembic == "False"
+    assert float(seconds) < 0.1
+
+
+def test_a_newer_schema_is_refused(home):
+    open_store().close()
+    path = home / "tracetune.db"
+    set_revision(path, "9999")
+    with pytest.raises(Conflict, match=r"its schema 9999 is newer.*upgrade tracetune"):
+        open_store()
+    set_revision(path, known_revisions()[-1])
+    open_store().close()
+
+
+def set_revision(path, revision: str) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    raw.close()
+
+
+def test_a_file_that_is_no_database_is_refused(home):
+    home.mkdir()
+    path = home / "tracetune.db"
+    path.write_bytes(b"this is text, not a database; " * 100)
+    with pytest.raises(Corrupt, match="not a sound SQLite database"):
+        open_store()
+    path.unlink()
+    open_store().close()
+
+
+def test_only_sqlite_urls_are_understood(tmp_path):
+    with pytest.raises(InputError, match="sqlite:///FILE"):
+        open_store(url="postgresql://user:secret@host/db")
+    with open_store(url=f"sqlite:///{tmp_path}/other.db") as store:
+        assert store.path == tmp_path / "other.db"
+
+
+def test_a_home_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="TRACETUNE_HOME"):
+        open_store(tmp_path / "file" / "home")
+    open_store(tmp_path / "home").close()
+
+
+def test_many_threads_open_and_write_one_new_store(tmp_path):
+    def add(worker: int) -> None:
+        with open_store(tmp_path) as store:
+            for number in range(5):
+                add_traces(store, [a_trace(number), a_trace(100 * worker + number)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(1, 9)))
+    with open_store(tmp_path) as store:
+        assert count_traces(store) == 5 + 8 * 5
+
+
+def test_a_writer_that_stays_is_named_after_the_wait(tmp_path):
+    lock = tmp_path / "lock"
+    begin = time.monotonic()
+    with write_lock(lock), pytest.raises(StorageError, match="another process"), write_lock(lock, wait_seconds=0.1):
+        pass
+    assert time.monotonic() - begin < 5
+    with write_lock(lock, wait_seconds=0.1):
+        pass
+
+
+def test_a_reader_goes_on_while_another_writes(home):
+    with open_store() as store:
+        add_traces(store, [a_trace(1)])
+        with store.write() as connection:
+            connection.execute(text("DELETE FROM traces"))
+            assert count_traces(store) == 1
+        assert count_traces(store) == 0
+
+
+def test_an_error_inside_a_write_leaves_nothing(home):
+    with open_store() as store:
+        add_traces(store, [a_trace(1)])
+        with pytest.raises(ZeroDivisionError):
+            delete_all_and_fail(store)
+        assert count_traces(store) == 1
+
+
+def delete_all_and_fail(store: Store) -> None:
+    with store.write() as connection:
+        connection.execute(text("DELETE FROM traces"))
+        assert connection.execute(text("SELECT count(*) FROM traces")).scalar() == 0
+        raise ZeroDivisionError
+
+
+FULL_DISK = """
+import resource, signal, sys
+from tracetune.core.trace import Step, Trace
+from tracetune.store.open import open_store
+from tracetune.store.traces import add_traces
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with open_store() as store:
+    limit = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    traces = [Trace("1.0", f"q{i}", "a", (Step(0, "s", "x" * 1000),)) for i in range(1000)]
+    add_traces(store, traces)
+"""
+
+
+def test_a_full_disk_is_one_clear_error_and_the_store_stays_usable(home):
+    with open_store() as store:
+        add_traces(store, [a_trace(1)])
+    failed = subprocess.run([sys.executable, "-c", FULL_DISK, "400000"], capture_output=True, text=True, check=False)
+    assert failed.returncode != 0
+    assert "StorageError" in failed.stderr
+    assert "free space" in failed.stderr
+    with open_store() as store:
+        assert count_traces(store) == 1
+    subprocess.run([sys.executable, "-c", FULL_DISK, "100000000"], check=True, env=os.environ)
+    with open_store() as store:
+        assert count_traces(store) == 1001
+
+
+@pytest.mark.parametrize("version", [(3, 7, 0), (3, 40, 1), (3, 44, 5), (3, 50, 6), (3, 51, 2)])
+def test_sqlite_with_the_wal_reset_bug_is_told(version):
+    assert "has the WAL-reset bug" in str(sqlite_warning(version))
+
+
+@pytest.mark.parametrize("version", [(3, 44, 6), (3, 50, 7), (3, 51, 3), (3, 52, 0)])
+def test_sqlite_with_the_fix_is_fine(version):
+    assert sqlite_warning(version) is None
