@@ -26,7 +26,7 @@ def golden(family: str, case: str) -> tuple[Tokenizer, list[Message], dict]:
 def text_and_ids(tokenizer: Tokenizer, messages: list[Message], *, generate: bool = False) -> tuple[str, list[int]]:
     pieces = tokenizer.chat_format.pieces(messages, generate=generate)
     ids = [[tokenizer.control_id(p.text)] if p.control else tokenizer.encode_text(p.text) for p in pieces]
-    return "".join(piece.text for piece in pieces), sum(ids, [])
+    return "".join(piece.text for piece in pieces), [token for piece_ids in ids for token in piece_ids]
 
 
 @pytest.mark.parametrize(("family", "case"), CASES)
