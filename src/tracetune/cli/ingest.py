@@ -11,14 +11,14 @@ import typer
 from tracetune.core.errors import InputError
 
 if TYPE_CHECKING:
-    from tracetune.app.ingest import IngestReport
-    from tracetune.data.sources import BadLine
+    from tracetune.app.ingest import BadLine, IngestReport
 
 REPORT_EVERY_BATCHES = 50
 
 
 def ingest(
     file: Annotated[Path, typer.Argument(help="A JSON array or JSONL file of traces, pairs, chats or GSM8K rows.")],
+    *,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List bad lines on stderr and go on.")] = False,
     source: Annotated[str | None, typer.Option(help="meta.source for rows that have none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
@@ -42,6 +42,7 @@ def ingest(
 
 def make_traces(
     task: Annotated[str, typer.Argument(help="arithmetic or high_card_duel, with a variant: arithmetic:easy")],
+    *,
     count: Annotated[int, typer.Option(help="How many traces.", min=1)] = 1_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same traces.")] = 42,
     style: Annotated[str | None, typer.Option(help="high_card_duel: reasoned or legacy.")] = None,

@@ -110,8 +110,8 @@ def sqlite_warning(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> st
     if version >= FIXED_SQLITE or backported:
         return None
     return (
-        f"SQLite {'.'.join(map(str, version))} has the WAL-reset bug (fixed in 3.51.3); tracetune writes from one process "
-        "at a time, which avoids it; do not write to the database with other tools meanwhile"
+        f"SQLite {'.'.join(map(str, version))} has the WAL-reset bug (fixed in 3.51.3); tracetune lets one process "
+        "write at a time, which avoids it; do not write to the database with other tools meanwhile"
     )
 
 
