@@ -36,6 +36,14 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+class EvalSet(NamedTuple):
+    """A registered eval set; `content_hash` stands for its problems, whatever the set is called."""
+
+    name: str
+    content_hash: str
+    problems: tuple[Problem, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """Token ids with a mask: `mask[t]` is 1 where token t is a target of the loss.

@@ -1,0 +1,182 @@
+"""Datasets, the verbs every door shares: build, open, list, export, diff, and what they must not show.
+
+A build streams: choose ids, spool the chosen rows to an unnamed temporary file, mark the rows to drop, then
+freeze the rest. Memory grows with ids and hashes, never with texts.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from tracetune.core.errors import InputError, StorageError
+from tracetune.core.ids import canonical_json, new_id, utc_now
+from tracetune.core.trace import StoredTrace
+from tracetune.core.values import EvalSet, Problem
+from tracetune.data.clean import Cleaning, clean
+from tracetune.data.decontaminate import ContaminationCheck
+from tracetune.data.dedup import check_threshold
+from tracetune.data.diff import DatasetDiff, diff_rows, row_key
+from tracetune.data.export import export_lines
+from tracetune.data.select import MAX_ROWS, Strategy, check_selection, select_ids
+from tracetune.store import datasets as records
+from tracetune.store import evalsets
+from tracetune.store.datasets import Dataset, DatasetRecord, open_dataset
+from tracetune.store.manifest import SCHEMA_VERSION, Manifest, Origin, make_dataset_key, summarise, total_chars
+from tracetune.store.open import open_store
+from tracetune.store.rowfile import read_rows, write_rows
+from tracetune.store.traces import iter_traces
+
+__all__ = ["Cleaning", "Dataset", "DatasetRecord", "Manifest", "Origin", "open_dataset"]
+
+
+def build_dataset(
+    name: str,
+    version: str,
+    *,
+    filters: Mapping[str, Any] | None = None,
+    limit: int = MAX_ROWS,
+    strategy: Strategy = "latest",
+    seed: int | None = None,
+    cleaning: Cleaning | None = None,
+    origin: Origin | None = None,
+    home: Path | None = None,
+) -> Manifest:
+    """Freeze chosen traces as `name`-`version`; the same content again returns the build that is there.
+
+    The order is: select at most `limit` rows, drop contaminated ones, drop duplicates. Raises InputError
+    for settings that cannot be used or when no row is left, Conflict when the key has other content.
+    """
+    filters, cleaning, origin = dict(filters or {}), cleaning or Cleaning(), origin or Origin()
+    key = make_dataset_key(name, version)
+    check_selection(strategy=strategy, limit=limit, seed=seed)
+    _check_json(filters=filters, provenance=origin.provenance)
+    if cleaning.near_dedup is not None:
+        check_threshold(cleaning.near_dedup)
+    with open_store(home) as store, _spool_file(home) as spool:
+        check = ContaminationCheck(tuple(evalsets.iter_evalsets(store)), cleaning.contamination)
+        ids = select_ids(iter_traces(store), filters=filters, limit=limit, strategy=strategy, seed=seed)
+        if not ids:
+            raise InputError(
+                f"dataset {key}: no trace matches the filters {filters}; ingest traces or loosen the filters"
+            )
+        write_rows(spool, records.read_traces(store, ids))
+        cleaned = clean(lambda: read_rows(spool), check, cleaning)
+        summary = summarise(cleaned.keep(read_rows(spool)))
+        if summary.stats is None:
+            raise InputError(f"dataset {key}: no row is left of {len(ids)}, all show problems of registered eval sets")
+        manifest = Manifest(
+            dataset_key=key,
+            build_id=new_id(),
+            dataset_name=name,
+            dataset_version=version,
+            dataset_schema_version=SCHEMA_VERSION,
+            created_at=utc_now(),
+            filters=filters,
+            selection_strategy=strategy,
+            limit=limit,
+            seed=seed,
+            trace_ids=summary.trace_ids,
+            trace_count=len(summary.trace_ids),
+            stats=summary.stats,
+            origin=origin,
+            content_hash=summary.content_hash,
+            dedup=cleaned.dedup,
+            contamination=cleaned.contamination,
+        )
+        return records.save_dataset(store, manifest, lambda: cleaned.keep(read_rows(spool)), home)
+
+
+def list_datasets(home: Path | None = None) -> list[DatasetRecord]:
+    """Every dataset, newest first."""
+    with open_store(home) as store:
+        return records.list_datasets(store)
+
+
+def export_dataset(
+    key: str, export_format: str, *, system_instruction: str | None = None, home: Path | None = None
+) -> Iterator[bytes]:
+    """JSON lines of a dataset as a stream: `trace`, `tunix_sft` or `training_example`."""
+    return export_lines(open_dataset(key, home).iter_traces(), export_format, system_instruction=system_instruction)
+
+
+def register_evalset(
+    problems: Path | Sequence[Problem], name: str | None = None, *, home: Path | None = None
+) -> EvalSet:
+    """Remember an eval set (a JSONL file, or problems), so that every later build is checked against it.
+
+    A file's name without its suffix is the default name. The same content again changes nothing; Conflict
+    when the name has other problems.
+    """
+    if isinstance(problems, Path):
+        from tracetune.tasks.evalset import read_evalset
+
+        name, problems = name or problems.stem, read_evalset(problems)
+    if name is None:
+        raise InputError("evalset.name: problems that come from no file need a name, got none")
+    with open_store(home) as store:
+        return evalsets.register_evalset(store, name, problems)
+
+
+class RowDiff(NamedTuple):
+    """Two datasets and what differs; `examples` has the first rows that the diff names, by trace id."""
+
+    before: Manifest
+    after: Manifest
+    diff: DatasetDiff
+    examples: dict[str, StoredTrace]
+
+
+def diff_datasets(before_key: str, after_key: str, *, num_examples: int = 5, home: Path | None = None) -> RowDiff:
+    """Compare two datasets by content, whatever their names."""
+    before, after = open_dataset(before_key, home), open_dataset(after_key, home)
+    diff = diff_rows(map(row_key, before.iter_traces()), map(row_key, after.iter_traces()))
+    changes = diff.changed[:num_examples]
+    old = {*diff.removed[:num_examples], *(change.before for change in changes)}
+    new = {*diff.added[:num_examples], *(change.after for change in changes)}
+    examples = {row.id: row for row in before.iter_traces() if row.id in old}
+    examples |= {row.id: row for row in after.iter_traces() if row.id in new}
+    return RowDiff(before.manifest, after.manifest, diff, examples)
+
+
+class Bin(NamedTuple):
+    """Rows whose length in characters is at least `low` and below `high`."""
+
+    low: int
+    high: int
+    num_rows: int
+
+
+def length_histogram(dataset: Dataset, num_bins: int = 10) -> list[Bin]:
+    """Rows by their characters of prompt, steps and answer, in bins of equal width."""
+    lengths = [total_chars(row.trace) for row in dataset.iter_traces()]
+    low, width = min(lengths), (max(lengths) - min(lengths)) // num_bins + 1
+    counts = [0] * num_bins
+    for length in lengths:
+        counts[(length - low) // width] += 1
+    return [Bin(low + width * index, low + width * (index + 1), count) for index, count in enumerate(counts)]
+
+
+def _check_json(**values: Any) -> None:
+    for name, value in values.items():
+        try:
+            canonical_json(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"dataset.{name}: must be JSON, got {value!r} ({error})") from error
+
+
+@contextmanager
+def _spool_file(home: Path | None) -> Iterator[IO[bytes]]:
+    """A file without a name on the datasets' disk: gone with the process, however that ends."""
+    folder = records.datasets_folder(home)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror or error}); free space, then run again"
+        ) from error

@@ -1,0 +1,122 @@
+"""Text as comparisons see it: duplicates and contamination are judged on these tokens, never on raw bytes.
+
+Numbers and operators are tokens of their own, so `3 + 4`, `3 + 5` and `34` never look alike: sentence
+punctuation goes, a decimal point, a minus, a power or a bracket stays. Shapes: T tokens.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+
+NUMBER_WORDS = frozenset(
+    (
+        *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+        *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty"),
+        *("forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion"),
+        *("dozen", "half", "third", "quarter", "once", "twice", "double", "triple"),
+    )
+)
+BRACKETS = frozenset("()[]{}")
+TOKEN = re.compile(
+    r"\d+(?:[.]\d+)?"  # a number; thousands commas are gone by now
+    r"|[\u3040-\u30ff\u3400-\u9fff]"  # scripts written without spaces: one character, one token
+    r"|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+"  # a word
+    r"|[^\w\s.,;:!?'\"“”‘’`´«»…—#$\\]"  # an operator, bracket or other sign
+)
+# NFKC would turn 5² into 52 and 2½ into 21/2, so these are set apart first.
+SUPERSCRIPT = re.compile(r"[⁰¹²³⁴-⁹]+")
+VULGAR_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
+SIGNS = str.maketrans({"−": "-", "–": "-", "‐": "-", "‑": "-", "×": "*", "·": "*", "÷": "/", "⁄": "/"})
+CODE = re.compile(r"[A-Z]{2,3}")
+NEVER = re.compile(r"(?!)")
+HASH_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+def same_text(text: str) -> str:
+    """The form in which two texts are the same: Unicode NFC, case and white space do not count."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+class Words(NamedTuple):
+    """A text's tokens; `exact` marks those that must be equal for two problems to be one.
+
+    Exact are numbers in digits or words, operators, and codes: short capitals such as the card `TS`, and
+    letters that follow a digit without a space, as in `5H`.
+    """
+
+    tokens: tuple[str, ...]
+    exact: tuple[bool, ...]
+
+    def exact_tokens(self, first: int = 0, end: int | None = None) -> list[str]:
+        """The exact tokens from `first` up to `end`, in reading order."""
+        pairs = zip(self.tokens[first:end], self.exact[first:end], strict=True)
+        return [token for token, exact in pairs if exact]
+
+
+def read_words(text: str) -> Words:
+    """Words, numbers and signs in reading order; case does not count.
+
+    >>> " ".join(read_words("Sam's 1,200 word-problems: 2.5 × 5² = ?").tokens)
+    'sam s 1200 word problems 2.5 * 5 ^ 2 ='
+    """
+    text = SUPERSCRIPT.sub(lambda match: "^" + match.group(), VULGAR_FRACTION.sub(" ", text))
+    text = unicodedata.normalize("NFKC", text).translate(SIGNS)
+    text = HYPHEN.sub(" ", THOUSANDS.sub("", text))
+    found = list(TOKEN.finditer(text))
+    tokens = tuple(match.group().casefold() for match in found)
+    # In a text that is all capitals, capitals say nothing.
+    codes = CODE if text != text.upper() else NEVER
+    exact = tuple(
+        _is_exact(token)
+        or codes.fullmatch(match.group()) is not None
+        or (token[0].isalpha() and text[match.start() - 1 : match.start()].isdigit())
+        for token, match in zip(tokens, found, strict=True)
+    )
+    return Words(tokens, exact)
+
+
+def _is_exact(token: str) -> bool:
+    if token in NUMBER_WORDS or token[0].isdigit():
+        return True
+    return not token[0].isalpha() and token not in BRACKETS
+
+
+def token_hashes(tokens: Sequence[str]) -> np.ndarray:
+    """uint64 [T], the same on every machine and in every process."""
+    return np.fromiter(map(_token_hash, tokens), dtype=np.uint64, count=len(tokens))
+
+
+def ngram_hashes(hashes_T: np.ndarray, size: int) -> np.ndarray:
+    """uint64 [T - size + 1]: one hash for every run of `size` tokens; a shorter text is one run."""
+    size = min(size, len(hashes_T))
+    if size == 0:
+        return hashes_T
+    num_grams = len(hashes_T) - size + 1
+    grams = np.zeros(num_grams, dtype=np.uint64)
+    for offset in range(size):
+        grams = mix(grams * HASH_STEP + hashes_T[offset : offset + num_grams])
+    return grams
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Spread every bit of uint64 values over the word (the finaliser of splitmix64, Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def sequence_hash(tokens: Sequence[str]) -> int:
+    """One 64-bit hash of a whole sequence, order included."""
+    return int.from_bytes(blake2b("\0".join(tokens).encode(), digest_size=8).digest(), "little")
+
+
+@lru_cache(maxsize=1 << 16)
+def _token_hash(token: str) -> int:
+    return int.from_bytes(blake2b(token.encode(), digest_size=8).digest(), "little")
