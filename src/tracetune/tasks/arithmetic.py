@@ -82,7 +82,8 @@ class Arithmetic:
     """Arithmetic as a task. Raises InputError for options that make no problem.
 
     `difficulty` None mixes all three. `steps` (least, most operations) and `digits` (least, most digits of an
-    operand, or of the quotient of a first division) replace what the difficulty says. `word_problems` is the share told as a story. `split` keeps
+    operand, or of the quotient of a first division) replace what the difficulty says. `word_problems` is the
+    share told as a story. `split` keeps
     training and testing apart: every problem is in exactly one of `train` and `test` (one in ten) whatever
     the seed, and a story is in the same split as its sum.
 

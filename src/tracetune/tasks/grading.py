@@ -1,7 +1,7 @@
 r"""Is a response right? Correctness only: never length, format or style.
 
 The stated final answer (see `answers`) counts before numbers met on the way; without one the last number
-counts, and the reason says so. Numbers compare exactly, up to float noise (relative 1e-6).
+counts, and the reason says so. Whole numbers compare exactly, others up to float noise (relative 1e-9).
 
 | expected    | right                                     | wrong                        |
 |-------------|-------------------------------------------|------------------------------|
@@ -29,7 +29,7 @@ from tracetune.tasks.matching import Choice, choose_list, choose_number, last_nu
 from tracetune.tasks.numerals import Number, whole_number
 from tracetune.tasks.plain_text import plain
 
-MAX_RESPONSE_CHARS = 32_000  # a final answer stands at the end; what is before is not read
+MAX_RESPONSE_CHARS = 20_000  # a final answer stands at the end; what is before is not read
 MAX_EXPECTED_CHARS = 1_000
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tracetune.tasks.answers import first_sentence
 from tracetune.tasks.numerals import Number, find_numbers
 
-RELATIVE_TOLERANCE = Fraction(1, 10**6)
+FLOAT_NOISE = Fraction(1, 10**9)  # relative
 
 _OPERATOR = re.compile(r"\s?(?:[+*×÷^=]|[-/] ?[\d$(]|x \d)")
 _SEVERAL = re.compile(r"\s?(?:,?\s?(?:or|and|to)|,|;|/)\s?$")
@@ -114,7 +114,9 @@ def same_number(mine: Number, expected: Number) -> bool:
 
 
 def _equal(mine: Fraction, expected: Fraction) -> bool:
-    if abs(mine - expected) <= RELATIVE_TOLERANCE * abs(expected):
+    if mine.denominator == expected.denominator == 1:
+        return mine == expected
+    if abs(mine - expected) <= FLOAT_NOISE * abs(expected):
         return True
     return not _terminates(expected) and _is_rounding(mine, expected)
 

@@ -10,6 +10,7 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys("\u2212\u2010\u2011\u2013\ufe63\uff0d", "-"),  # minus, hyphens, en dash
         **dict.fromkeys("\u00a0\u2007\u2009\u202f", "\u00a0"),  # spaces that may group thousands
         **dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", (f"^{digit}" for digit in range(10)), strict=True)),
+        **dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)),
         "½": " 1/2",
         "⅓": " 1/3",
         "⅔": " 2/3",
