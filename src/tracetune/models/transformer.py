@@ -1,0 +1,193 @@
+"""One decoder for every family: parameters are a plain tree stacked over layers, and layers run by `lax.scan`.
+
+The pieces of a layer stand alone, so that decoding with a cache runs the same arithmetic.
+Shapes: B sequences, T tokens, D model, F mlp, H heads, N kv heads, K head size, V vocab, L layers.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from tracetune.models.arch import Arch
+from tracetune.models.attention import attend
+from tracetune.models.rope import Angles, angles, rotate
+
+Params = Mapping[str, Any]
+_INIT_STD = 0.02
+
+
+class Layer(NamedTuple):
+    """One layer's weights and, when there is an adapter, its pair of matrices for each adapted weight."""
+
+    weights: Mapping[str, jax.Array]
+    lora: Mapping[str, Mapping[str, jax.Array]]
+    lora_scale: float
+
+
+def init_params(key: PRNGKeyArray, arch: Arch, *, dtype: Any = jnp.float32) -> dict[str, Any]:
+    """Random weights with deviation 0.02, norms at one."""
+    shapes = _layer_shapes(arch)
+    embed_key, head_key, *keys = jax.random.split(key, 2 + len(shapes))
+    unit = 0.0 if arch.family.norm_plus_one else 1.0
+
+    def fill(name: str, key: PRNGKeyArray, shape: tuple[int, ...]) -> jax.Array:
+        if name.endswith("_norm"):
+            return jnp.full(shape, unit, dtype)
+        if name.endswith("_bias"):
+            return jnp.zeros(shape, dtype)
+        return _INIT_STD * jax.random.normal(key, shape, dtype)
+
+    layers = {
+        name: fill(name, layer_key, (arch.num_layers, *shape))
+        for layer_key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+    table = (arch.vocab_size, arch.hidden_size)
+    params: dict[str, Any] = {
+        "embed": fill("embed", embed_key, table),
+        "final_norm": fill("final_norm", embed_key, (arch.hidden_size,)),
+        "layers": layers,
+    }
+    return params if arch.tied else params | {"head": fill("head", head_key, table)}
+
+
+def _layer_shapes(arch: Arch) -> dict[str, tuple[int, ...]]:
+    size, heads, kv = arch.hidden_size, arch.num_heads * arch.head_size, arch.num_kv_heads * arch.head_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "attn_norm": (size,),
+        "q_proj": (size, heads),
+        "k_proj": (size, kv),
+        "v_proj": (size, kv),
+        "o_proj": (heads, size),
+        "mlp_norm": (size,),
+        "gate_proj": (size, arch.mlp_size),
+        "up_proj": (size, arch.mlp_size),
+        "down_proj": (arch.mlp_size, size),
+    }
+    if arch.family.qk_norm:
+        shapes |= {"q_norm": (arch.head_size,), "k_norm": (arch.head_size,)}
+    if arch.family.post_norms:
+        shapes |= {"post_attn_norm": (size,), "post_mlp_norm": (size,)}
+    if arch.attn_bias or arch.family.qkv_bias:
+        shapes |= {"q_bias": (heads,), "k_bias": (kv,), "v_bias": (kv,)}
+    if arch.attn_bias:
+        shapes |= {"o_bias": (size,)}
+    return shapes
+
+
+def forward(
+    params: Params,
+    arch: Arch,
+    tokens_BT: Int[Array, "B T"],
+    *,
+    segments_BT: Int[Array, "B T"],
+    positions_BT: Int[Array, "B T"],
+    lora: Params | None = None,
+    lora_scale: float = 1.0,
+    max_segment: int | None = None,
+    remat: bool = False,
+) -> Float[Array, "B T D"]:
+    """Hidden states after the final norm. `lora_scale` is alpha / r; `remat` recomputes layers in the backward pass."""
+    x_BTD = embed_tokens(params, arch, tokens_BT)
+    globally = angles(arch.rope, arch.head_size, positions_BT)
+    locally = angles(arch.local_rope, arch.head_size, positions_BT) if arch.local_rope else globally
+
+    def run(x_BTD: jax.Array, layer: Layer, turn: Angles, window: int | None) -> jax.Array:
+        q, k, v = project_qkv(layer, arch, x_BTD, turn)
+        mixed = attend(
+            q,
+            k,
+            v,
+            segments_BT=segments_BT,
+            scale=arch.query_scale,
+            window=window,
+            softcap=arch.attn_softcap,
+            max_segment=max_segment,
+        )
+        return mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed))
+
+    def step(x_BTD: jax.Array, xs: tuple[Any, Any, jax.Array]) -> tuple[jax.Array, None]:
+        weights, adapter, slides = xs
+        layer = Layer(weights, adapter, lora_scale)
+        sliding = partial(run, turn=locally, window=arch.window)
+        full = partial(run, turn=globally, window=None)
+        if not arch.sliding_layers:
+            return full(x_BTD, layer), None
+        return jax.lax.cond(slides, lambda x: sliding(x, layer), lambda x: full(x, layer), x_BTD), None
+
+    slides_L = jnp.isin(jnp.arange(arch.num_layers), jnp.asarray(arch.sliding_layers, jnp.int32))
+    adapters = lora["layers"] if lora else {}
+    body = jax.checkpoint(step) if remat else step
+    x_BTD, _ = jax.lax.scan(body, x_BTD, (params["layers"], adapters, slides_L))
+    return norm(x_BTD, params["final_norm"], arch)
+
+
+def head_weights(params: Params, arch: Arch) -> Float[Array, "V D"]:
+    """The output table, which is the embedding when the two are tied."""
+    return params["embed"] if arch.tied else params["head"]
+
+
+def embed_tokens(params: Params, arch: Arch, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Rows of the embedding, scaled by √D in Gemma."""
+    x_BTD = params["embed"][tokens_BT]
+    if not arch.family.scales_embeddings:
+        return x_BTD
+    # The factor is rounded to the embedding's own dtype, as the family was trained.
+    return x_BTD * jnp.asarray(arch.hidden_size**0.5, x_BTD.dtype)
+
+
+def norm(x: jax.Array, weight: jax.Array, arch: Arch) -> jax.Array:
+    """RMSNorm over the last axis in float32 (Zhang and Sennrich 2019)."""
+    x32 = x.astype(jnp.float32)
+    scaled = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + arch.norm_eps)
+    factor = weight.astype(jnp.float32) + (1.0 if arch.family.norm_plus_one else 0.0)
+    return (scaled * jnp.expand_dims(factor, range(x.ndim - 1))).astype(x.dtype)
+
+
+def project(layer: Layer, name: str, x: jax.Array) -> jax.Array:
+    """`x` through one weight, its bias and its adapter, where the layer has them."""
+    y = x @ layer.weights[f"{name}_proj"]
+    if f"{name}_bias" in layer.weights:
+        y = y + jnp.expand_dims(layer.weights[f"{name}_bias"], range(x.ndim - 1))
+    if f"{name}_proj" in layer.lora:
+        pair = layer.lora[f"{name}_proj"]
+        y = y + layer.lora_scale * ((x @ pair["a"]) @ pair["b"])
+    return y
+
+
+def project_qkv(layer: Layer, arch: Arch, x_BTD: jax.Array, turn: Angles) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries [B, T, H, K], keys and values [B, T, N, K]: normed, projected, rotated."""
+    batch, length, _ = x_BTD.shape
+    normed = norm(x_BTD, layer.weights["attn_norm"], arch)
+    q, k, v = (project(layer, name, normed).reshape(batch, length, -1, arch.head_size) for name in "qkv")
+    if arch.family.qk_norm:
+        q, k = norm(q, layer.weights["q_norm"], arch), norm(k, layer.weights["k_norm"], arch)
+    return rotate(q, turn), rotate(k, turn), v
+
+
+def attention_output(layer: Layer, arch: Arch, x_BTD: jax.Array, mixed_BTHK: jax.Array) -> jax.Array:
+    """The residual stream after attention."""
+    out_BTD = project(layer, "o", mixed_BTHK.reshape(*mixed_BTHK.shape[:2], -1))
+    if arch.family.post_norms:
+        out_BTD = norm(out_BTD, layer.weights["post_attn_norm"], arch)
+    return x_BTD + out_BTD
+
+
+def mlp(layer: Layer, arch: Arch, x_BTD: jax.Array) -> jax.Array:
+    """The residual stream after the gated MLP (Shazeer 2020)."""
+    normed = norm(x_BTD, layer.weights["mlp_norm"], arch)
+    gated = activate(arch, project(layer, "gate", normed)) * project(layer, "up", normed)
+    out_BTD = project(layer, "down", gated)
+    if arch.family.post_norms:
+        out_BTD = norm(out_BTD, layer.weights["post_mlp_norm"], arch)
+    return x_BTD + out_BTD
+
+
+def activate(arch: Arch, x: jax.Array) -> jax.Array:
+    """SiLU, or GELU in the tanh or the exact form."""
+    if arch.activation == "silu":
+        return jax.nn.silu(x)
+    return jax.nn.gelu(x, approximate=arch.activation == "gelu_pytorch_tanh")
