@@ -49,7 +49,7 @@ def test_every_equation_of_the_written_work_holds_and_the_last_step_ends_in_the_
             assert value(head) == int(result.removeprefix("so "))
             for piece in pieces:
                 left, right = piece.split("=")
-                quotient, _, rest = right.partition(" r ")
+                quotient, _, rest = right.partition(" r")
                 top, _, divisor = left.partition("÷")
                 assert (
                     value(left) == int(right)
@@ -175,7 +175,7 @@ def test_the_verifier_knows_right_from_wrong():
         (Calculation(38, "-", 85), "38 - 85: 15-8=7, 8-3-1=4, 85-38=47, so -47."),
         (Calculation(8, "-", 8), "8 - 8: 8-8=0, so 0."),
         (Calculation(47, "×", 38), "47 × 38: 47×8=376, 47×30=1410, 376+1410=1786, so 1786."),
-        (Calculation(918, "÷", 9), "918 ÷ 9: 9÷9=1 r 0, 1÷9=0 r 1, 18÷9=2 r 0, so 102."),
+        (Calculation(918, "÷", 9), "918 ÷ 9: 9÷9=1 r0, 1÷9=0 r1, 18÷9=2 r0, so 102."),
     ],
 )
 def test_written_work_is_what_a_person_writes(calculation, work):

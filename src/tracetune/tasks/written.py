@@ -20,7 +20,7 @@ class Calculation(NamedTuple):
     >>> Calculation(47, "×", 6).work
     '47 × 6: 7×6=42, 4×6+4=28, so 282.'
     >>> Calculation(282, "÷", 6).work
-    '282 ÷ 6: 28÷6=4 r 4, 42÷6=7 r 0, so 47.'
+    '282 ÷ 6: 28÷6=4 r4, 42÷6=7 r0, so 47.'
     """
 
     left: int
@@ -96,8 +96,8 @@ def _divide(left: int, right: int) -> list[str]:
         chunk = remainder * 10 + digit
         remainder = chunk % right
         if pieces or chunk >= right:  # leading zeros of the quotient are not written
-            pieces.append(f"{chunk}÷{right}={chunk // right} r {remainder}")
-    return pieces or [f"{left}÷{right}=0 r {left}"]
+            pieces.append(f"{chunk}÷{right}={chunk // right} r{remainder}")
+    return pieces or [f"{left}÷{right}=0 r{left}"]
 
 
 _PIECES = {"+": _add, "-": _subtract, "×": _multiply, "÷": _divide}
