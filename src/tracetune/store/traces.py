@@ -32,16 +32,15 @@ class AddedTraces(NamedTuple):
 def add_traces(store: Store, new_traces: Sequence[Trace]) -> AddedTraces:
     """Store traces in one transaction; one whose content is there already keeps its row, id and time.
 
-    Raises InputError when a trace cannot be written as JSON; then none is stored.
+    Raises InputError when a trace breaks the contract or cannot be written as JSON; then none is stored.
     """
     rows = [_encode(trace) for trace in new_traces]
     with store.write() as connection:
-        known = _known_hashes(connection, [row["content_hash"] for row in rows])
-        fresh = {row["content_hash"]: row for row in rows if row["content_hash"] not in known}
+        known = _known_ids(connection, [row["id"] for row in rows])
+        fresh = {row["id"]: row for row in rows if row["id"] not in known}
         if fresh:
             connection.execute(insert(traces), list(fresh.values()))
-    created = tuple(row["id"] for row in fresh.values())
-    return AddedTraces(tuple(row["id"] for row in rows), created, len(rows) - len(created))
+    return AddedTraces(tuple(row["id"] for row in rows), tuple(fresh), len(rows) - len(fresh))
 
 
 def iter_traces(
@@ -105,8 +104,10 @@ def trace_id(content_hash: str) -> str:
 
 
 def _encode(trace: Trace) -> dict[str, Any]:
+    value = trace.to_json()
+    parse_trace(value)  # what is stored must be readable: a Trace made in Python has not been checked yet
     try:
-        payload = canonical_json(trace.to_json())
+        payload = canonical_json(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"trace: not storable as JSON ({error}), got prompt {trace.prompt[:60]!r}") from error
     content_hash = hashlib.sha256(payload).hexdigest()
@@ -121,11 +122,11 @@ def _encode(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _known_hashes(connection: Connection, hashes: Sequence[str]) -> set[str]:
+def _known_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
     known: set[str] = set()
-    for start in range(0, len(hashes), LOOKUP_SIZE):
-        some = hashes[start : start + LOOKUP_SIZE]
-        known.update(connection.scalars(select(traces.c.content_hash).where(traces.c.content_hash.in_(some))))
+    for start in range(0, len(ids), LOOKUP_SIZE):
+        some = ids[start : start + LOOKUP_SIZE]
+        known.update(connection.scalars(select(traces.c.id).where(traces.c.id.in_(some))))
     return known
 
 

@@ -21,7 +21,6 @@ def upgrade() -> None:
         sa.Column("source", sa.Text),
         sa.Column("payload", sa.Text, nullable=False),
         sa.UniqueConstraint("id", name="uq_traces_id"),
-        sa.UniqueConstraint("content_hash", name="uq_traces_content_hash"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_traces_source_seq", "traces", ["source", "seq"])
