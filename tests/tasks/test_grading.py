@@ -181,3 +181,12 @@ def test_the_grader_agrees_with_all_5276_labels_of_real_gsm8k_solutions(gsm8k):
         for solution in (row[name] for name in row if name not in ("question", "ground_truth")):
             agreement[grade(solution["solution"], expected).correct, solution["is_correct"]] += 1
     assert agreement == {(True, True): 2001, (False, False): 3275}
+
+
+def test_every_gold_solution_of_gsm8k_is_right_and_no_other_rows_answer_is(gsm8k):
+    rows = [json.loads(line) for line in (gsm8k / "test.jsonl").read_text().splitlines()]
+    golds = [row["answer"].rpartition("####")[2].strip() for row in rows]
+    assert all(grade(row["answer"], gold).correct for row, gold in zip(rows, golds, strict=True))
+    shifted = [*golds[1:], golds[0]]
+    accepted = sum(bool(grade(row["answer"], other).correct) for row, other in zip(rows, shifted, strict=True))
+    assert accepted == sum(gold == other for gold, other in zip(golds, shifted, strict=True)) == 15
