@@ -79,7 +79,8 @@ class _Progress:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         self.console = Console(stderr=True)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        title_column = TextColumn("{task.description}", markup=False)
+        columns = (title_column, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self.is_bar = self.console.is_terminal and not quiet
         self.bar = Progress(*columns, console=self.console, disable=not self.is_bar, transient=True)
         self.title, self.quiet, self.batches = title, quiet, 0
