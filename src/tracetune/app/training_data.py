@@ -70,6 +70,11 @@ def read_rows(path: Path, settings: DataSettings) -> Iterator[TrainingRow]:
     return rows
 
 
+def instruct_prompt(prompt: str) -> str:
+    """A prompt as `data.prompt_template: instruct` writes it, in training and at evaluation."""
+    return f"### Instruction:\n{prompt}\n\n### Response:\n"
+
+
 def tokenize(
     rows: Iterable[TrainingRow], tokenizer: Tokenizer, config: SftConfig, *, say: Callable[[str], None]
 ) -> list[Example]:
@@ -126,16 +131,13 @@ def _shape(row: TrainingRow, config: SftConfig) -> TrainingRow:
     """The conversation as the model is to see it: instruction in front, user turns in their template."""
     messages = row.messages
     if config.data.prompt_template == "instruct":
-        messages = tuple(_instruct(message) for message in messages)
+        messages = tuple(
+            Message("user", instruct_prompt(message.content)) if message.role == "user" else message
+            for message in messages
+        )
     if config.system_instruction and messages[0].role != "system":
         messages = (Message("system", config.system_instruction), *messages)
     return row._replace(messages=messages)
-
-
-def _instruct(message: Message) -> Message:
-    if message.role != "user":
-        return message
-    return Message("user", f"### Instruction:\n{message.content}\n\n### Response:\n")
 
 
 def _check_format(path: Path, wanted: RowFormat) -> None:

@@ -76,6 +76,7 @@ DIALS = (
     Dial("training.batch_size", "training.batch_size", _COUNT),
     Dial("training.per_device_batch_size", "training.batch_size", _COUNT),
     Dial("training.gradient_accumulation_steps", "training.gradient_accumulation_steps", _COUNT),
+    Dial("training.gradient_checkpointing", "training.gradient_checkpointing", FLAG),
     Dial("training.seed", "training.seed", _CADENCE),
     Dial("training.logging_every", "training.logging_every", _CADENCE),
     Dial("training.logging_steps", "training.logging_every", _CADENCE),

@@ -53,12 +53,15 @@ class OptimizerSettings:
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """How long and how large. `num_steps` wins over `num_epochs`; one step sees `batch_size` ×
-    `gradient_accumulation_steps` rows. Cadences are in steps; 0 means never."""
+    `gradient_accumulation_steps` rows. `gradient_checkpointing` saves memory and costs a third more time.
+    Cadences are in steps; 0 means never.
+    """
 
     num_steps: int | None = None
     num_epochs: float = 3.0
     batch_size: int = 8
     gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
     seed: int = 42
     logging_every: int = 10
     save_every: int = 100

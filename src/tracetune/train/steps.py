@@ -57,6 +57,11 @@ class StepPlan:
         return EpochSteps(self, rows)
 
     @property
+    def longest(self) -> int:
+        """Positions of the longest example."""
+        return max(len(example.tokens) for example in self.examples) - 1
+
+    @property
     def rows_per_step(self) -> int:
         """Rows whose gradients make one optimizer step."""
         return self.batch_size * self.gradient_accumulation_steps

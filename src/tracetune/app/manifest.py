@@ -1,0 +1,114 @@
+"""A run's manifest: what was asked, on which data, model, code and machine; and where two manifests first differ."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tracetune.app import machine
+from tracetune.app.runs import RunFolder
+from tracetune.app.training_data import TrainingData
+from tracetune.config.resolve import config_mapping
+from tracetune.config.schema import SftConfig
+from tracetune.core.ids import file_hash, new_id, utc_now
+
+RECIPE = "trace_sft_v1"
+
+
+def describe_inputs(
+    config: SftConfig, data: TrainingData, eval_data: TrainingData | None, *, max_samples: int | None
+) -> dict[str, Any]:
+    """What decides a run before its model is loaded: settings and data. Two equal descriptions are one run."""
+    training_config = config_mapping(config)
+    # Where the run is written changes nothing in it, so a folder may be moved.
+    del training_config["output"]["folder"]
+    return {
+        "recipe": RECIPE,
+        "seed": config.training.seed,
+        "training_config": training_config,
+        "max_samples": max_samples,
+        "dataset_key": data.facts.get("dataset_key"),
+        "build_id": data.facts.get("build_id"),
+        "dataset_content_hash": data.facts.get("content_hash", data.facts["rows_hash"]),
+        "data": data.facts,
+        "eval_data": None if eval_data is None else eval_data.facts,
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """What decides the bits of a run beside its inputs. Starts JAX."""
+    return {
+        **machine.code(),
+        "versions": machine.versions(),
+        "device": machine.device(),
+        "switches": machine.switches(),
+    }
+
+
+def begin_manifest(folder: RunFolder, inputs: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that begins; `model` describes the base model and its adapter."""
+    return {
+        "run_id": new_id(),
+        "created_at": utc_now(),
+        "status": "running",
+        "exit_reason": None,
+        **inputs,
+        **model,
+        **describe_machine(),
+        "artifacts_path": str(folder.root),
+        "durations": {"total_seconds": 0.0, "training_seconds": 0.0},
+        "sessions": [],
+    }
+
+
+def first_input_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first setting, row or base model in which two manifests differ, as `name was X, is Y`; None when equal.
+
+    The path of a data file and the counts are not compared: the rows' hash says it all.
+    """
+    return next(
+        (
+            told
+            for section in ("training_config", "max_samples", "data", "eval_data", "base_model_hash", "adapter_hash")
+            if section in before and section in now
+            for told in _differences(_comparable(before[section]), _comparable(now[section]), section)
+        ),
+        None,
+    )
+
+
+def first_machine_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first of code, versions and device in which two manifests differ; None when equal."""
+    return next(
+        (
+            f"{kind}: {told}"
+            for kind, section in (
+                ("code", "git_sha"),
+                ("code", "code_hash"),
+                ("versions", "versions"),
+                ("device", "device"),
+                ("device", "switches"),
+            )
+            for told in _differences(before.get(section), now.get(section), section)
+        ),
+        None,
+    )
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file of a folder, by name."""
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _comparable(section: Any) -> Any:
+    """Of a data section only its rows' hash."""
+    if isinstance(section, Mapping) and "rows_hash" in section:
+        return {"rows_hash": section["rows_hash"]}
+    return section
+
+
+def _differences(before: Any, now: Any, name: str) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}".removeprefix("training_config."))
+    elif before != now:
+        yield f"{name} was {before!r}, is {now!r}"

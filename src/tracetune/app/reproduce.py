@@ -1,0 +1,72 @@
+"""Running a manifest again: identical, or the first thing that differs, in the order a person would look."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from tracetune.app.manifest import (
+    describe_inputs,
+    describe_machine,
+    first_input_difference,
+    first_machine_difference,
+    folder_hashes,
+)
+from tracetune.app.runs import RunFolder, find_manifest, first_metrics_difference
+from tracetune.app.sft import run_sft
+from tracetune.app.training_data import read_eval_rows, read_training_data
+from tracetune.config.resolve import load_sft_config
+from tracetune.core.errors import InputError
+
+
+class Reproduction(NamedTuple):
+    """`identical` says whether weights and metrics have the same bytes (timing fields aside); None when the run
+    could not be repeated at all because its inputs changed. `difference` is the first thing that differs, in the
+    order data, config, code, versions, device, weights; None when nothing does."""
+
+    identical: bool | None
+    difference: str | None
+
+
+def reproduce(folder: Path, *, home: Path | None = None, stream: TextIO | None = None) -> Reproduction:
+    """Run the finished run in `folder` again, in a temporary folder, and compare.
+
+    Raises NotFound without a manifest, or when the data or the model is gone; InputError for an unfinished run.
+    """
+    path, manifest = find_manifest(folder)
+    if manifest.get("status") != "finished":
+        raise InputError(f"{path}: the run is {manifest.get('status')}, not finished; run it again to its end first")
+    config = load_sft_config(manifest["training_config"], where=f"{path}: training_config")
+    source = _source(manifest)
+    rows = read_training_data(config, **source, max_samples=manifest["max_samples"], home=home)
+    inputs = describe_inputs(config, rows, read_eval_rows(config), max_samples=manifest["max_samples"])
+    for section, kind in (("data", "data"), ("eval_data", "data"), ("training_config", "config")):
+        if told := first_input_difference({section: manifest[section]}, inputs):
+            return Reproduction(None, f"{kind}: {told}")
+    original = RunFolder(folder, config.output)
+    with tempfile.TemporaryDirectory(prefix="tracetune-reproduce-") as scratch:
+        again = RunFolder(Path(scratch) / "run", config.output)
+        run_sft(config, **source, output=again.root, max_samples=manifest["max_samples"], home=home, stream=stream)
+        _, repeated = find_manifest(again.root)
+        if told := first_input_difference({"base_model_hash": manifest["base_model_hash"]}, repeated):
+            return Reproduction(None, f"config: {told}")
+        outcome = _outcome_difference(manifest, original, again)
+    return Reproduction(outcome is None, first_machine_difference(manifest, describe_machine()) or outcome)
+
+
+def _source(manifest: dict[str, Any]) -> dict[str, Any]:
+    data = manifest["data"]
+    if data["kind"] == "dataset":
+        return {"data": None, "dataset": data["dataset_key"]}
+    return {"data": Path(data["path"]), "dataset": None}
+
+
+def _outcome_difference(manifest: dict[str, Any], original: RunFolder, again: RunFolder) -> str | None:
+    recorded, found, repeated = manifest["files"], folder_hashes(original.final), folder_hashes(again.final)
+    for name in sorted(recorded | found):
+        if recorded.get(name) != found.get(name):
+            return f"weights: {original.final / name} is not what this run wrote"
+    for name in sorted(recorded | repeated):
+        if recorded.get(name) != repeated.get(name):
+            return f"weights: {name} was {recorded.get(name)}, is {repeated.get(name)}"
+    told = first_metrics_difference(original.metrics, again.metrics)
+    return told and f"metrics: {told}"

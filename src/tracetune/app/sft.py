@@ -1,0 +1,293 @@
+"""Supervised fine-tuning as a person asks for it: one run folder, resumed where it stopped, finished once.
+
+Killed at any moment and run again, it ends with the same weights and metrics as if it had never stopped.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TextIO
+
+from tracetune.app.manifest import (
+    begin_manifest,
+    describe_inputs,
+    describe_machine,
+    first_input_difference,
+    first_machine_difference,
+    folder_hashes,
+)
+from tracetune.app.progress import Meter, Reporter
+from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics, write_manifest
+from tracetune.app.stop import StopRequest, stop_requests
+from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
+from tracetune.backends.local import LocalBackend
+from tracetune.config.resolve import to_yaml
+from tracetune.config.schema import SftConfig
+from tracetune.core.durable import write_durably
+from tracetune.core.errors import Conflict, InputError, StorageError, Unavailable
+from tracetune.core.ids import utc_now
+from tracetune.core.values import Batch
+from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
+from tracetune.models.arch import arch_to_hf
+from tracetune.models.load import load_model
+from tracetune.models.model import Model, fingerprint
+from tracetune.train.info import Position, StepInfo
+from tracetune.train.sft import count_steps, train_sft
+from tracetune.train.steps import StepPlan
+
+INSTALL = {"tunix": 'pip install "tracetune[tunix]"', "tinker": 'pip install "tracetune[tinker]"'}
+
+
+class SftResult(NamedTuple):
+    """How a run ended. `signal_number` is set when a signal asked it to stop; run again to go on."""
+
+    folder: Path
+    status: Literal["finished", "interrupted", "already finished"]
+    checkpoint: Path
+    num_steps: int
+    loss: float | None = None
+    signal_number: int | None = None
+
+
+class Prepared(NamedTuple):
+    """Everything a loop needs, checked and in memory."""
+
+    model: Model
+    plan: StepPlan
+    num_steps: int
+    eval_batches: tuple[Batch, ...]
+    max_segment: int
+
+
+def run_sft(
+    config: SftConfig,
+    *,
+    data: Path | None = None,
+    dataset: str | None = None,
+    output: Path | None = None,
+    max_samples: int | None = None,
+    home: Path | None = None,
+    stream: TextIO | None = None,
+) -> SftResult:
+    """Train, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log.
+
+    Raises Conflict when the folder holds a run of other settings or data, or another process trains in it;
+    Diverged when the loss is not finite; StorageError when the disk refuses (earlier checkpoints stay); and
+    what reading the data and the model raises. Nothing is written before both are read.
+    """
+    require_backend(config)
+    folder = RunFolder(output_folder(config, output), config.output)
+    rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
+    eval_rows = read_eval_rows(config)
+    inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples)
+    out = stream or sys.stderr
+    if done := _finished(folder, inputs):
+        out.write(f"{folder.root}: this run is finished; choose another --output to train again\n")
+        return done
+    notes: list[str] = []
+    prepared = prepare(config, rows, eval_rows, notes)
+    with hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
+        for note in notes:
+            reporter.say(note)
+        return _Run(config, folder, prepared, reporter).execute(inputs)
+
+
+def require_backend(config: SftConfig) -> None:
+    """Raises Unavailable with the install command for a backend that is not in this install."""
+    if config.backend != "local":
+        raise Unavailable(
+            f"backend: {config.backend!r} is not installed; run {INSTALL[config.backend]}, or set backend: local"
+        )
+
+
+def output_folder(config: SftConfig, output: Path | None) -> Path:
+    """The run folder that `--output` or the configuration names. Raises InputError when neither does."""
+    if output is None and config.output.folder is None:
+        raise InputError("--output: no run folder; give --output DIR, or training.output_dir in the config")
+    return output or Path(str(config.output.folder))
+
+
+def prepare(config: SftConfig, rows: TrainingData, eval_rows: TrainingData | None, notes: list[str]) -> Prepared:
+    """Load the model and tokenise every row; what a person should know is appended to `notes`."""
+    model = load_model(config.model.name)
+    examples = tokenize(rows.rows, model.tokenizer, config, say=notes.append)
+    plan = StepPlan.from_config(config, examples, pad_id=model.tokenizer.pad_id)
+    num_steps = config.training.num_steps or count_steps(plan.epoch, num_epochs=config.training.num_epochs)
+    notes.append(
+        f"{len(examples)} examples, {sum(example.num_targets for example in examples)} trained tokens, "
+        f"{len(plan.epoch(0))} steps an epoch, {num_steps} steps"
+    )
+    if eval_rows is None:
+        return Prepared(model, plan, num_steps, (), plan.longest)
+    held_out = plan.in_order(tokenize(eval_rows.rows, model.tokenizer, config, say=notes.append))
+    steps = held_out.epoch(0)
+    eval_batches = tuple(batch for index in range(len(steps)) for batch in steps[index])
+    return Prepared(model, plan, num_steps, eval_batches, max(plan.longest, held_out.longest))
+
+
+def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> SftResult | None:
+    """The result of a run that ended before, None when there is something to do. Raises Conflict."""
+    manifest = read_manifest(folder.manifest)
+    if manifest is None:
+        return None
+    _check_same(folder, manifest, inputs)
+    if manifest["status"] != "finished" or not folder.final.is_dir():
+        return None
+    result = manifest["result"]
+    return SftResult(folder.root, "already finished", folder.final, result["steps"], result["loss"])
+
+
+def _check_same(folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if told := first_input_difference(before, now):
+        raise Conflict(
+            f"{folder.root}: holds another run: {told}; go on with what it was started with, or choose another --output"
+        )
+
+
+class _Run:
+    """One session of one run: what is written when. Held by the process that holds the run's lock."""
+
+    def __init__(self, config: SftConfig, folder: RunFolder, prepared: Prepared, reporter: Reporter) -> None:
+        self.config, self.folder, self.prepared, self.reporter = config, folder, prepared, reporter
+        self.started = time.monotonic()
+
+    def execute(self, inputs: Mapping[str, Any]) -> SftResult:
+        """Open the folder, train, close it: whatever happens, the manifest says how it stands."""
+        clear_partials(self.folder.root)
+        clear_partials(self.folder.checkpoints)
+        self.manifest = self._open_manifest(inputs)
+        try:
+            result = self._train()
+        except BaseException as error:
+            with suppress(StorageError):
+                self._close_manifest("failed", f"{type(error).__name__}: {error}")
+            raise
+        self._close_manifest(result.status, _reason(result))
+        self.reporter.say(f"{result.status}: {result.checkpoint if result.status == 'finished' else result.folder}")
+        return result
+
+    def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        model = self.prepared.model
+        described = {
+            "base_model": model.name,
+            "base_model_hash": model.fingerprint,
+            "adapter_hash": None if model.lora is None else fingerprint(model.arch, model.lora, model.tokenizer),
+            "model_config": arch_to_hf(model.arch),
+            "num_steps": self.prepared.num_steps,
+            "num_examples": len(self.prepared.plan.examples),
+        }
+        # Read again under the lock: another trainer may have begun between the first look and now.
+        manifest = read_manifest(self.folder.manifest)
+        if manifest is None:
+            manifest = begin_manifest(self.folder, inputs, described)
+            write_durably(self.folder.config, to_yaml(self.config).encode())
+        else:
+            _check_same(self.folder, manifest, {**inputs, **described})
+            if told := first_machine_difference(manifest, describe_machine()):
+                self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
+        manifest["sessions"].append({"started_at": utc_now(), "from_step": None})
+        manifest |= {"status": "running", "exit_reason": None}
+        write_manifest(self.folder.manifest, manifest)
+        return manifest
+
+    def _close_manifest(self, status: str, reason: str | None) -> None:
+        seconds = time.monotonic() - self.started
+        durations = self.manifest["durations"]
+        durations["total_seconds"] = round(durations["total_seconds"] + seconds, 3)
+        self.manifest |= {"status": status, "exit_reason": reason, "ended_at": utc_now()}
+        self.manifest["sessions"][-1] |= {"ended_at": utc_now(), "status": status}
+        write_manifest(self.folder.manifest, self.manifest)
+
+    def _train(self) -> SftResult:
+        prepared = self.prepared
+        backend = LocalBackend(
+            prepared.model, self.config, num_steps=prepared.num_steps, max_segment=prepared.max_segment
+        )
+        meta = backend.restore(self.folder.checkpoints, warn=self.reporter.say)
+        position = Position(**meta["position"]) if meta else Position()
+        self.manifest["sessions"][-1]["from_step"] = position.step
+        if meta:
+            self.reporter.say(f"resumed after step {position.step}")
+        keep_bytes = meta["metrics_bytes"] if meta else 0
+        self.reporter.begin(self.prepared.num_steps, step=position.step)
+        with stop_requests() as stop, closing(MetricsFile(self.folder.metrics, keep_bytes=keep_bytes)) as metrics:
+            position = self._steps(backend, position, metrics, stop)
+        if position.step < self.prepared.num_steps:
+            return SftResult(
+                self.folder.root, "interrupted", self.folder.final, position.step, signal_number=stop.signal_number
+            )
+        return self._finish(backend)
+
+    def _steps(self, backend: LocalBackend, position: Position, metrics: MetricsFile, stop: StopRequest) -> Position:
+        """Take steps until the last or until asked to stop; every one of them ends in a state that can be saved."""
+        training, num_steps = self.config.training, self.prepared.num_steps
+        meter, began = Meter(num_steps), time.monotonic()
+        loop = train_sft(
+            backend,
+            self.prepared.plan.epoch,
+            num_steps=num_steps,
+            start=position,
+            eval_batches=self.prepared.eval_batches,
+            eval_every=training.eval_every,
+        )
+        for info in loop:
+            position, step = info.position, info.position.step
+            meter.tick(info.tokens)
+            is_last = step == num_steps
+            is_logged = is_last or step == 1 or _due(step, training.logging_every) or info.eval_loss is not None
+            if is_logged:
+                metrics.append(_metrics_row(info, meter))
+            self.reporter.step(step, _told(info, meter), logged=is_logged)
+            if is_last or _due(step, training.save_every) or stop.signal_number is not None:
+                self._save(backend, position, metrics)
+            if stop.signal_number is not None:
+                break
+        self.manifest["durations"]["training_seconds"] += round(time.monotonic() - began, 3)
+        return position
+
+    def _save(self, backend: LocalBackend, position: Position, metrics: MetricsFile) -> None:
+        """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
+        folder = checkpoint_folder(self.folder.checkpoints, position.step)
+        backend.snapshot(folder, {"position": position._asdict(), "metrics_bytes": metrics.sync()})
+        keep_newest(self.folder.checkpoints, folder, self.config.training.max_checkpoints)
+
+    def _finish(self, backend: LocalBackend) -> SftResult:
+        backend.export(self.folder.final)
+        rows = read_metrics(self.folder.metrics)
+        result = {"steps": rows[-1]["step"], "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}
+        self.manifest |= {"result": result, "files": folder_hashes(self.folder.final)}
+        return SftResult(self.folder.root, "finished", self.folder.final, result["steps"], result["loss"])
+
+
+def _reason(result: SftResult) -> str | None:
+    return None if result.signal_number is None else f"stopped by signal {result.signal_number}; run again to resume"
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _metrics_row(info: StepInfo, meter: Meter) -> dict[str, Any]:
+    """One line of metrics.jsonl; `tokens` counts from the beginning of the run, padding left out."""
+    row = {
+        "step": info.position.step,
+        "epoch": info.position.epoch,
+        "loss": info.metrics.loss,
+        "learning_rate": info.metrics.learning_rate,
+        "grad_norm": info.metrics.grad_norm,
+        "tokens": info.position.tokens,
+        "targets": info.metrics.num_targets,
+    }
+    if info.eval_loss is not None:
+        row["eval_loss"] = info.eval_loss
+    return row | {"tokens_per_second": round(meter.tokens_per_second, 1), "timestamp": utc_now()}
+
+
+def _told(info: StepInfo, meter: Meter) -> str:
+    evaluated = f" · eval loss {info.eval_loss:.4f}" if info.eval_loss is not None else ""
+    return (
+        f"loss {info.metrics.loss:.4f}{evaluated} · lr {info.metrics.learning_rate:.2e} · "
+        f"{meter.tokens_per_second:,.0f} tokens/s · ETA {meter.eta(info.position.step)}"
+    )
