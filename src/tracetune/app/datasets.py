@@ -7,9 +7,11 @@ freeze the rest. Memory grows with ids and hashes, never with texts.
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from tracetune.core.durable import write_chunks_durably
 from tracetune.core.errors import InputError, StorageError
 from tracetune.core.ids import canonical_json, new_id, utc_now
 from tracetune.core.trace import StoredTrace
@@ -27,6 +29,9 @@ from tracetune.store.manifest import SCHEMA_VERSION, Manifest, Origin, make_data
 from tracetune.store.open import open_store
 from tracetune.store.rowfile import read_rows, write_rows
 from tracetune.store.traces import iter_traces
+
+if TYPE_CHECKING:
+    from tracetune.data.show import TokenSpan
 
 __all__ = ["Cleaning", "Dataset", "DatasetRecord", "Manifest", "Origin", "open_dataset"]
 
@@ -99,6 +104,44 @@ def export_dataset(
 ) -> Iterator[bytes]:
     """JSON lines of a dataset as a stream: `trace`, `tunix_sft` or `training_example`."""
     return export_lines(open_dataset(key, home).iter_traces(), export_format, system_instruction=system_instruction)
+
+
+def export_to_file(
+    key: str, path: Path, export_format: str, *, system_instruction: str | None = None, home: Path | None = None
+) -> int:
+    """Write the same lines to a file, which appears whole or not at all; returns how many rows."""
+    dataset = open_dataset(key, home)
+    write_chunks_durably(
+        path, export_lines(dataset.iter_traces(), export_format, system_instruction=system_instruction)
+    )
+    return dataset.manifest.trace_count
+
+
+class TokenView(NamedTuple):
+    """One row as the model is trained on it."""
+
+    trace_id: str
+    spans: "list[TokenSpan]"
+
+
+def dataset_tokens(
+    dataset: Dataset, *, num_rows: int = 1, tokenizer: str = "tiny", system_instruction: str | None = None
+) -> list[TokenView]:
+    """The first rows as tokens; `tokenizer` is `tiny` or a folder with a tokenizer.json.
+
+    Raises NotFound for a folder that is not there.
+    """
+    from tracetune.data.render import render, trace_messages
+    from tracetune.data.show import token_spans
+    from tracetune.models.tiny import tiny_tokenizer
+    from tracetune.models.tokenizer import Tokenizer
+
+    chosen = tiny_tokenizer() if tokenizer == "tiny" else Tokenizer.from_folder(Path(tokenizer))
+    views: list[TokenView] = []
+    for row in islice(dataset.iter_traces(), num_rows):
+        messages = trace_messages(row.trace, system_instruction=system_instruction)
+        views.append(TokenView(row.id, token_spans(render(messages, chosen, trace_id=row.id), chosen)))
+    return views
 
 
 def register_evalset(

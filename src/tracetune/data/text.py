@@ -21,21 +21,25 @@ NUMBER_WORDS = frozenset(
         *("dozen", "half", "third", "quarter", "once", "twice", "double", "triple"),
     )
 )
-BRACKETS = frozenset("()[]{}")
-TOKEN = re.compile(
-    r"\d+(?:[.]\d+)?"  # a number; thousands commas are gone by now
-    r"|[\u3040-\u30ff\u3400-\u9fff]"  # scripts written without spaces: one character, one token
-    r"|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+"  # a word
-    r"|[^\w\s.,;:!?'\"“”‘’`´«»…—#$\\]"  # an operator, bracket or other sign
+WIDE = "\u3040-\u30ff\u3400-\u9fff"  # scripts written without spaces: one character, one token
+LETTERS = rf"[^\W\d_{WIDE}]+"
+# The first group holds what must be equal, the second the rest; sentence punctuation matches neither.
+TOKEN = (
+    r"(\d+(?:[.]\d+)?"  # a number; thousands commas are gone by now
+    rf"|(?<=\d){LETTERS}"  # letters after a digit: the card 5H
+    r"%s"  # codes
+    r"|[^\w\s.,;:!?'\"“”‘’`´«»…—#$\\()\[\]{}])"  # operators and other signs
+    rf"|({LETTERS}|[{WIDE}]|[()\[\]{{}}])"
 )
+WITH_CODES = re.compile(TOKEN % rf"|\b[A-Z]{{2,3}}\b(?![{WIDE}])")
+# In a text that is all capitals, capitals say nothing.
+WITHOUT_CODES = re.compile(TOKEN % "")
 # NFKC would turn 5² into 52 and 2½ into 21/2, so these are set apart first.
 SUPERSCRIPT = re.compile(r"[⁰¹²³⁴-⁹]+")
 VULGAR_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 SIGNS = str.maketrans({"−": "-", "–": "-", "‐": "-", "‑": "-", "×": "*", "·": "*", "÷": "/", "⁄": "/"})
-CODE = re.compile(r"[A-Z]{2,3}")
-NEVER = re.compile(r"(?!)")
 HASH_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -66,26 +70,18 @@ def read_words(text: str) -> Words:
     >>> " ".join(read_words("Sam's 1,200 word-problems: 2.5 × 5² = ?").tokens)
     'sam s 1200 word problems 2.5 * 5 ^ 2 ='
     """
-    text = SUPERSCRIPT.sub(lambda match: "^" + match.group(), VULGAR_FRACTION.sub(" ", text))
-    text = unicodedata.normalize("NFKC", text).translate(SIGNS)
-    text = HYPHEN.sub(" ", THOUSANDS.sub("", text))
-    found = list(TOKEN.finditer(text))
-    tokens = tuple(match.group().casefold() for match in found)
-    # In a text that is all capitals, capitals say nothing.
-    codes = CODE if text != text.upper() else NEVER
-    exact = tuple(
-        _is_exact(token)
-        or codes.fullmatch(match.group()) is not None
-        or (token[0].isalpha() and text[match.start() - 1 : match.start()].isdigit())
-        for token, match in zip(tokens, found, strict=True)
-    )
-    return Words(tokens, exact)
-
-
-def _is_exact(token: str) -> bool:
-    if token in NUMBER_WORDS or token[0].isdigit():
-        return True
-    return not token[0].isalpha() and token not in BRACKETS
+    if not text.isascii():
+        text = SUPERSCRIPT.sub(lambda match: "^" + match.group(), VULGAR_FRACTION.sub(" ", text))
+        text = unicodedata.normalize("NFKC", text).translate(SIGNS)
+    if "," in text:
+        text = THOUSANDS.sub("", text)
+    if "-" in text:
+        text = HYPHEN.sub(" ", text)
+    pairs = (WITHOUT_CODES if text == text.upper() else WITH_CODES).findall(text)
+    # One call for all tokens: this function sees every row of every build.
+    tokens = "\0".join(exact or rest for exact, rest in pairs).casefold().split("\0") if pairs else []
+    exact = tuple(pair[0] != "" or token in NUMBER_WORDS for pair, token in zip(pairs, tokens, strict=True))
+    return Words(tuple(tokens), exact)
 
 
 def token_hashes(tokens: Sequence[str]) -> np.ndarray:
@@ -101,8 +97,8 @@ def ngram_hashes(hashes_T: np.ndarray, size: int) -> np.ndarray:
     num_grams = len(hashes_T) - size + 1
     grams = np.zeros(num_grams, dtype=np.uint64)
     for offset in range(size):
-        grams = mix(grams * HASH_STEP + hashes_T[offset : offset + num_grams])
-    return grams
+        grams = grams * HASH_STEP + hashes_T[offset : offset + num_grams]
+    return mix(grams)
 
 
 def mix(values: np.ndarray) -> np.ndarray:
