@@ -95,7 +95,7 @@ class Arch:
     local_rope: Rope | None = None
     window: int | None = None
     sliding_layers: tuple[int, ...] = ()
-    query_scalar: float | None = None
+    query_scalar: int | None = None
     attn_bias: bool = False
     attn_softcap: float | None = None
     logit_softcap: float | None = None
@@ -155,10 +155,10 @@ def arch_from_hf(config: Mapping[str, Any]) -> Arch:
         local_rope=local_rope if sliding_layers and local_rope != rope else None,
         window=_size(values, "sliding_window") if sliding_layers else None,
         sliding_layers=sliding_layers,
-        query_scalar=values.get("query_pre_attn_scalar"),
+        query_scalar=_size(values, "query_pre_attn_scalar") if "query_pre_attn_scalar" in values else None,
         attn_bias=bool(values.get("attention_bias", False)),
-        attn_softcap=values.get("attn_logit_softcapping"),
-        logit_softcap=values.get("final_logit_softcapping"),
+        attn_softcap=_number(values, "attn_logit_softcapping"),
+        logit_softcap=_number(values, "final_logit_softcapping"),
     )
     if arch.num_heads % arch.num_kv_heads:
         raise InputError(
@@ -254,6 +254,13 @@ def _size(values: Mapping[str, Any], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(f"config.json: {key} must be a whole number of at least 1, got {value!r}")
     return value
+
+
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    value = values.get(key)
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise InputError(f"config.json: {key} must be a number, got {value!r}")
+    return None if value is None else float(value)
 
 
 def _activation(config: Mapping[str, Any], values: Mapping[str, Any]) -> Activation:

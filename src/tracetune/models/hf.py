@@ -77,8 +77,9 @@ def _named(folder: Path, config: dict[str, Any]) -> Arch:
         raise InputError(f"{folder / CONFIG}: quantised weights are not read; use the checkpoint that is not quantised")
     try:
         return arch_from_hf(config)
-    except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # Not InputError alone: a value of a type that no config has can fail anywhere on the way.
+        raise InputError(f"{folder}: {error}; use the config.json that belongs to the weights") from error
 
 
 def _config(model: Model) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def locate(name: str) -> Path:
     Raises NotFound with near names for a name nobody knows, Unavailable when the hub cannot be asked.
     """
     folder = Path(name).expanduser()
+    if not name.strip():
+        raise NotFound("model: has no name; pass a folder, a repository or an alias such as tiny")
     if folder.is_dir():
         return _model_folder(folder)
     if folder.is_file():

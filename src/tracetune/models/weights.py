@@ -71,7 +71,7 @@ def slots(arch: Arch) -> list[Slot]:
     top = [Slot((leaf,), array.shape, (_TOP[leaf],)) for leaf, array in shapes.items() if leaf != "layers"]
     return top + [
         Slot(("layers", leaf), array.shape, tuple(f"model.layers.{i}.{modules[leaf]}" for i in range(array.shape[0])))
-        for leaf, array in shapes["layers"].items()
+        for leaf, array in sorted(shapes["layers"].items(), key=lambda item: [*modules].index(item[0]))
     ]
 
 
