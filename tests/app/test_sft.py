@@ -90,7 +90,7 @@ def test_a_run_folder_holds_what_the_contract_names(unbroken, small_model, sums)
     contract = {
         *("run_id", "created_at", "dataset_key", "build_id", "dataset_content_hash", "training_config"),
         *("model_config", "recipe", "seed", "git_sha", "artifacts_path", "status", "exit_reason", "durations"),
-        *("versions", "device", "switches", "base_model_hash", "num_steps", "files"),
+        *("versions", "device", "xla_flags", "base_model_hash", "num_steps", "files"),
     }
     assert contract <= manifest.keys()
     assert (manifest["recipe"], manifest["status"], manifest["seed"]) == ("trace_sft_v1", "finished", 7)

@@ -50,8 +50,13 @@ def device() -> dict[str, Any]:
     }
 
 
+def xla_flags() -> str:
+    """The compiler's flags, empty when none are set."""
+    return os.environ.get("XLA_FLAGS", "")
+
+
 def switches() -> dict[str, str]:
-    """The environment variables that change compilation, those that are set."""
+    """Other environment variables that change compilation, those that are set."""
     return {name: os.environ[name] for name in SWITCHES if name in os.environ}
 
 

@@ -40,6 +40,7 @@ def describe_machine() -> dict[str, Any]:
         **machine.code(),
         "versions": machine.versions(),
         "device": machine.device(),
+        "xla_flags": machine.xla_flags(),
         "switches": machine.switches(),
     }
 
@@ -86,6 +87,7 @@ def first_machine_difference(before: Mapping[str, Any], now: Mapping[str, Any]) 
                 ("code", "code_hash"),
                 ("versions", "versions"),
                 ("device", "device"),
+                ("device", "xla_flags"),
                 ("device", "switches"),
             )
             for told in _differences(before.get(section), now.get(section), section)
