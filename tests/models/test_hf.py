@@ -1,6 +1,7 @@
 """Checkpoints that transformers wrote, against the logits that transformers computed (fixtures/make_logits.py)."""
 
 import json
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tracetune.core.errors import Conflict, Corrupt, InputError, NotFound
+from tracetune.core.errors import Conflict, Corrupt, InputError, NotFound, StorageError
 from tracetune.models.hf import load_full, save_full
 from tracetune.models.model import Model
 
@@ -130,6 +131,19 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path, copy_case):
     with pytest.raises(Conflict, match="already exists"):
         save_full(model, tmp_path / "to")
     save_full(model, tmp_path / "to", replace=True)
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, copy_case):
+    model = load(copy_case("qwen3_tied", tmp_path / "from"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"to: cannot be written .*; free space"):
+            save_full(model, tmp_path / "to")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["from"]
+    save_full(model, tmp_path / "to")
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])

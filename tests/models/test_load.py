@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tracetune.core.errors import NotFound
@@ -49,26 +44,3 @@ def test_a_file_is_refused(tmp_path):
 def test_a_name_nobody_knows_is_refused(name, message):
     with pytest.raises(NotFound, match=message):
         locate(name)
-
-
-def locate_offline(name: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """huggingface_hub reads its environment once, at import: a process of its own."""
-    program = f"from tracetune.models.hub import locate; print(locate({name!r}))"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
-    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-
-
-def test_a_downloaded_repository_is_found_without_network(tmp_path, copy_case):
-    snapshot = tmp_path / "models--Qwen--Qwen3-0.6B" / "snapshots" / ("0" * 40)
-    copy_case("qwen3_tied", snapshot)
-    (tmp_path / "models--Qwen--Qwen3-0.6B" / "refs").mkdir()
-    (tmp_path / "models--Qwen--Qwen3-0.6B" / "refs" / "main").write_text("0" * 40)
-    found = locate_offline("qwen3:0.6b", tmp_path)
-    assert found.stdout.strip() == str(snapshot), found.stderr
-
-
-def test_a_repository_out_of_reach_says_what_to_do(tmp_path):
-    failed = locate_offline("qwen3:0.6b", tmp_path)
-    message = failed.stderr.strip().splitlines()[-1]
-    assert message.startswith("tracetune.core.errors.Unavailable: model 'qwen3:0.6b' (Qwen/Qwen3-0.6B): ")
-    assert "hf download Qwen/Qwen3-0.6B" in message

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.core.errors import NotFound
 from tracetune.models import adapter
 from tracetune.models.hf import load_full, save_full
 from tracetune.models.hub import locate
@@ -30,7 +31,12 @@ def load_folder(folder: Path, *, name: str | None = None, dtype: Any = jnp.float
     name = name or str(folder)
     if not (folder / adapter.CONFIG).is_file():
         return load_full(folder, name=name, dtype=dtype)
-    return adapter.load_adapter(folder, load_model(adapter.base_of(folder), dtype=dtype), name=name)
+    base_name = adapter.base_of(folder)
+    try:
+        base = load_model(base_name, dtype=dtype)
+    except NotFound as error:
+        raise NotFound(f"{folder}: needs the base model it was trained on: {error}") from error
+    return adapter.load_adapter(folder, base, name=name)
 
 
 def save_folder(model: Model, folder: Path, *, replace: bool = False) -> None:
