@@ -98,12 +98,6 @@ def test_a_batch_is_stored_whole_or_not_at_all(store):
     assert count_traces(store) == 2
 
 
-def test_a_trace_made_in_python_is_checked_like_any_other(store):
-    with pytest.raises(InputError, match="steps must be a list of 1 to 1000 steps, got 0 items"):
-        add_traces(store, [Trace("1.0", "q", "a", ())])
-    add_traces(store, [Trace("1.0", "q", "a", (Step(0, "s", "x"),))])
-
-
 def test_numbers_that_json_lacks_are_refused(store):
     with pytest.raises(InputError, match="not storable"):
         add_traces(store, [trace(1, score=float("nan"))])

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from tracetune.core.errors import Corrupt, InputError, NotFound
 from tracetune.core.ids import canonical_json, utc_now
-from tracetune.core.trace import StoredTrace, Trace, parse_trace
+from tracetune.core.trace import Step, StoredTrace, Trace
 from tracetune.store.open import Store
 from tracetune.store.tables import traces
 
@@ -32,9 +32,11 @@ class AddedTraces(NamedTuple):
 def add_traces(store: Store, new_traces: Sequence[Trace]) -> AddedTraces:
     """Store traces in one transaction; one whose content is there already keeps its row, id and time.
 
-    Raises InputError when a trace breaks the contract or cannot be written as JSON; then none is stored.
+    The doors have checked each trace against the contract (`parse_trace`); the store keeps what it is given.
+    Raises InputError when one cannot be written as JSON; then none is stored.
     """
-    rows = [_encode(trace) for trace in new_traces]
+    created_at = utc_now()
+    rows = [_encode(trace, created_at) for trace in new_traces]
     with store.write() as connection:
         known = _known_ids(connection, [row["id"] for row in rows])
         fresh = {row["id"]: row for row in rows if row["id"] not in known}
@@ -103,11 +105,9 @@ def trace_id(content_hash: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
-def _encode(trace: Trace) -> dict[str, Any]:
-    value = trace.to_json()
-    parse_trace(value)  # what is stored must be readable: a Trace made in Python has not been checked yet
+def _encode(trace: Trace, created_at: str) -> dict[str, Any]:
     try:
-        payload = canonical_json(value)
+        payload = canonical_json(trace.to_json())
     except (TypeError, ValueError) as error:
         raise InputError(f"trace: not storable as JSON ({error}), got prompt {trace.prompt[:60]!r}") from error
     content_hash = hashlib.sha256(payload).hexdigest()
@@ -115,7 +115,7 @@ def _encode(trace: Trace) -> dict[str, Any]:
     return {
         "id": trace_id(content_hash),
         "content_hash": content_hash,
-        "created_at": utc_now(),
+        "created_at": created_at,
         "trace_version": trace.trace_version,
         "source": source if isinstance(source, str) else None,
         "payload": payload.decode(),
@@ -133,4 +133,6 @@ def _known_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
 def _decode(store: Store, row_id: str, created_at: str, content_hash: str, payload: str) -> StoredTrace:
     if hashlib.sha256(payload.encode()).hexdigest() != content_hash:
         raise Corrupt(f"{store.path}: the bytes of trace {row_id} differ from their sha256; restore from a backup")
-    return StoredTrace(row_id, created_at, parse_trace(json.loads(payload), f"stored trace {row_id}"))
+    fields = json.loads(payload)
+    fields["steps"] = tuple(Step(**step) for step in fields["steps"])
+    return StoredTrace(row_id, created_at, Trace(**fields))
