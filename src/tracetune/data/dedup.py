@@ -51,19 +51,21 @@ class ExactDuplicates:
 
     def add(self, position: int, trace: Trace) -> bool:
         """Take the next row, at an ascending position; True when it is new."""
-        text = learnt_text(trace)
-        first = self._first.setdefault(blake2b(same_text(text).encode(), digest_size=16).digest(), position)
+        parts = learnt_parts(trace)
+        # Parts are compared one by one: where a prompt ends and an answer begins is content.
+        key = blake2b("\x1f".join(map(same_text, parts)).encode(), digest_size=16).digest()
+        first = self._first.setdefault(key, position)
         if first != position:
             self.found.append(Duplicate(position, first, "exact"))
             return False
         self.positions.append(position)
-        self.numbers.append(sequence_hash(read_words(text).exact_tokens()))
+        self.numbers.append(sequence_hash(read_words("\n".join(parts)).exact_tokens()))
         return True
 
 
-def learnt_text(trace: Trace) -> str:
-    """Everything a model would be trained to read or say."""
-    return "\n".join((trace.prompt, *(step.content for step in trace.steps), trace.final_answer))
+def learnt_parts(trace: Trace) -> tuple[str, ...]:
+    """Everything a model would be trained to read or say: prompt, steps, final answer."""
+    return (trace.prompt, *(step.content for step in trace.steps), trace.final_answer)
 
 
 def near_candidates(exact: ExactDuplicates) -> np.ndarray:
@@ -106,7 +108,7 @@ class _Sketch(NamedTuple):
 
 
 def _sketch(trace: Trace) -> _Sketch:
-    words = read_words(learnt_text(trace))
+    words = read_words("\n".join(learnt_parts(trace)))
     numbers = sequence_hash(words.exact_tokens())
     shingles_S = ngram_hashes(token_hashes(words.tokens), SHINGLE_SIZE)
     if len(shingles_S) == 0:

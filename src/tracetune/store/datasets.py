@@ -92,6 +92,7 @@ def save_dataset(
         if folder.exists():
             found = open_dataset(manifest.dataset_key, home).manifest
             _refuse_other_content(found.content_hash, manifest)
+            _refuse_other_name(found, manifest)
         else:
             found = _publish(folder, manifest, rows())
         _record(store, found)
@@ -135,6 +136,12 @@ def _refuse_other_content(known_hash: str | None, manifest: Manifest) -> None:
             f"Dataset {manifest.dataset_key}: is frozen with other content ({known_hash[:12]}), got "
             f"{manifest.content_hash[:12]}; build it as a new version"
         )
+
+
+def _refuse_other_name(found: Manifest, manifest: Manifest) -> None:
+    names = [(item.dataset_name, item.dataset_version) for item in (found, manifest)]
+    if names[0] != names[1]:
+        raise Conflict(f"Dataset {found.dataset_key}: stands for {names[0]}, got {names[1]}; choose another name")
 
 
 def _recorded_hash(store: Store, key: str) -> str | None:
