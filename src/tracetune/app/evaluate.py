@@ -64,7 +64,7 @@ def evaluate(
     problems = read_evalset(eval_set)
     _register(eval_set, problems, home)
     problems = problems[:max_examples]
-    prompting = _prompting(model_name, output, say)
+    prompting = prompting_of(model_name, output, say=say)
     if system_instruction is not None:
         prompting = prompting._replace(system_instruction=system_instruction)
     model = load_model(prompting.base_model if model_name == BASE else model_name)
@@ -130,8 +130,8 @@ def _register(eval_set: Path, problems: Sequence[Problem], home: Path | None) ->
         register_evalset(problems, f"{eval_set.stem}-{file_hash(eval_set)[:12]}", home=home)
 
 
-def _prompting(model_name: str, output: Path, say: Say) -> Prompting:
-    """From the manifest of the run that holds the model, else of the run that `output` lies in."""
+def prompting_of(model_name: str, output: Path, *, say: Say) -> Prompting:
+    """How the model was shown prompts: from the manifest of the run that holds the model, else of the run that `output` lies in."""
     manifest = _manifest(Path(model_name).parent) if model_name != BASE and Path(model_name).is_dir() else None
     manifest = manifest or _manifest(output.parent)
     if manifest is None:

@@ -2,12 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from tracetune.app.report import Report
 
 app = typer.Typer(help="Measure a model on an eval set; compare two measurements.", no_args_is_help=True)
 
@@ -48,33 +45,40 @@ def run(
     typer.echo(f"{result.model}: {right} of {len(scored)} correct{share}, {failed} without a score → {output}")
 
 
+Output = Annotated[Path, typer.Option(help="The Markdown report; a page ending in .html is written beside it.")]
+EvalSet = Annotated[Path | None, typer.Option(help="The eval set, where older files lack the expected answers.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+Gate = Annotated[bool, typer.Option("--fail-on-regression", help="Exit 1 when the model got significantly worse.")]
+
+
 @app.command()
 def compare(
     before: Annotated[Path, typer.Argument(help="Answers of the model before.")],
     after: Annotated[Path, typer.Argument(help="Answers of the model after, on the same items.")],
-    output: Annotated[Path, typer.Option(help="The Markdown report; a page ending in .html is written beside it.")],
-    eval_set: Annotated[
-        Path | None, typer.Option(help="The eval set, where older files lack the expected answers.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
-    fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 1 when the model got significantly worse.")
-    ] = False,
+    output: Output,
+    eval_set: EvalSet = None,
+    as_json: AsJson = False,
+    fail_on_regression: Gate = False,
 ) -> None:
     """Compare two evaluations item by item: what was fixed, what broke, and how sure that is."""
-    from tracetune.app.report import report
+    from tracetune.app.report import numbers, sentences, write_report
 
-    written = report(before, after, output, eval_set=eval_set)
-    _show(written, as_json=as_json)
+    written = write_report(before, after, output, eval_set=eval_set)
+    if as_json:
+        typer.echo(json.dumps(numbers(written), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        typer.echo("\n".join(sentences(written)))
     if fail_on_regression and written.regressed:
         raise typer.Exit(1)
 
 
-def _show(written: "Report", *, as_json: bool) -> None:
-    from tracetune.app.report import numbers, sentences
-
-    if as_json:
-        typer.echo(json.dumps(numbers(written), indent=2, ensure_ascii=False, allow_nan=False))
-        return
-    for sentence in sentences(written):
-        typer.echo(sentence)
+def report(
+    before: Annotated[Path, typer.Option(help="Answers of the model before.")],
+    after: Annotated[Path, typer.Option(help="Answers of the model after, on the same items.")],
+    output: Output,
+    eval_set: EvalSet = None,
+    as_json: AsJson = False,
+    fail_on_regression: Gate = False,
+) -> None:
+    """Compare two evaluations, named by options as `training/eval_report.py` does."""
+    compare(before, after, output, eval_set=eval_set, as_json=as_json, fail_on_regression=fail_on_regression)
