@@ -124,7 +124,8 @@ def export(
             raise InputError(
                 "dataset export: rows on stdout are JSON already, got --json; leave it out, or add --output"
             )
-        sys.stdout.buffer.writelines(export_dataset(key, export_format, system_instruction=system_instruction))
+        for line in export_dataset(key, export_format, system_instruction=system_instruction):
+            sys.stdout.buffer.write(line)
         return
     num_rows = export_to_file(key, output, export_format, system_instruction=system_instruction)
     summary = {"dataset_key": key, "format": export_format, "rows": num_rows, "path": str(output)}
