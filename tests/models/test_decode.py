@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from tracetune.models.arch import Arch, arch_from_hf
 from tracetune.models.choice import Dials, Settings, choose
@@ -36,31 +37,24 @@ GEMMA = arch_from_hf(
 
 
 def weights(arch: Arch):
-    """Larger than at initialisation, so that attention and the choice of token are sharp."""
-    params = init_params(jax.random.key(1), arch)
-    return jax.tree.map(lambda leaf: leaf * 6 if leaf.ndim > 1 and leaf.shape[-1] > 8 else leaf, params)
+    """Larger than at initialisation, so that attention and the choice of token are sharp; drawn without compiling."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), arch))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0.0, 0.15, leaf.shape), jnp.float32), shapes)
 
 
-def full_logits(params, arch: Arch, tokens: list[int]) -> np.ndarray:
-    """Logits after the last token by one forward pass over everything, padded to one shape."""
-    tokens_BT = jnp.asarray([tokens + [0] * (32 - len(tokens))], jnp.int32)
-    positions_BT = jnp.arange(32)[None]
-    hidden = full_forward(params, arch, tokens_BT, positions_BT)[0, len(tokens) - 1]
-    logits = head_weights(params, arch) @ hidden
-    return np.asarray(
-        logits if arch.logit_softcap is None else arch.logit_softcap * jnp.tanh(logits / arch.logit_softcap)
-    )
+def full_logits(params, arch: Arch, tokens_BT: np.ndarray) -> np.ndarray:
+    """Logits after every token by one forward pass over everything."""
 
+    @jax.jit
+    def compute(params, tokens_BT):
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
+        hidden_BTD = forward(params, arch, tokens_BT, segments_BT=jnp.ones_like(tokens_BT), positions_BT=positions_BT)
+        logits_BTV = jnp.einsum("btd,vd->btv", hidden_BTD, head_weights(params, arch))
+        cap = arch.logit_softcap
+        return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_compilation():
-    global full_forward
-    full_forward = jax.jit(
-        lambda params, arch, tokens, positions: forward(
-            params, arch, tokens, segments_BT=jnp.ones_like(tokens), positions_BT=positions
-        ),
-        static_argnums=1,
-    )
+    return np.asarray(compute(params, tokens_BT))
 
 
 @pytest.mark.parametrize("arch", [QWEN, GEMMA], ids=["qwen3", "gemma3"])
@@ -87,21 +81,27 @@ def test_greedy_decoding_equals_recomputing_everything(arch):
             said[slot] += np.asarray(chunk.tokens_BC)[slot, :count].tolist()
             logprobs[slot] += np.asarray(chunk.logprobs_BC)[slot, :count].tolist()
     assert [len(tokens) for tokens in said] == [12, 12, 12]
-    for prompt, tokens, scores in zip(prompts, said, logprobs, strict=True):
+    # Causal: logits over the finished text at each place are those that the text up to there gives.
+    texts = [prompt + tokens for prompt, tokens in zip(prompts, said, strict=True)]
+    logits_BTV = full_logits(params, arch, np.array([text + [0] * (24 - len(text)) for text in texts], np.int32))
+    for prompt, tokens, scores, logits_TV in zip(prompts, said, logprobs, logits_BTV, strict=True):
         assert len(set(tokens)) > 2
-        for count, (token, score) in enumerate(zip(tokens, scores, strict=True)):
-            logits = full_logits(params, arch, prompt + tokens[:count])
-            assert token == np.argmax(logits)
-            assert score == pytest.approx(float(jax.nn.log_softmax(jnp.asarray(logits))[token]), abs=1e-4)
+        answer_TV = logits_TV[len(prompt) - 1 :][: len(tokens)]
+        assert tokens == np.argmax(answer_TV, axis=-1).tolist()
+        expected = np.take_along_axis(scipy.special.log_softmax(answer_TV, axis=-1), np.array(tokens)[:, None], axis=-1)
+        assert scores == pytest.approx(expected[:, 0].tolist(), abs=1e-4)
 
 
-def draw(logits, settings: Settings, *, temperature: float = 1.0, top_p: float = 1.0, count: int = 4000) -> np.ndarray:
-    """Tokens drawn by `count` rows of equal logits, each with its own key."""
-    keys = jax.random.key_data(jax.random.split(jax.random.key(0), count))
-    logits_BV = jnp.broadcast_to(jnp.asarray(logits, jnp.float32)[None], (count, len(logits)))
+choose_jit = jax.jit(choose, static_argnames="settings")
+
+
+def draw(logits, settings: Settings, *, temperature: float = 1.0, top_p: float = 1.0) -> np.ndarray:
+    """How often each token is drawn by 4,000 rows of equal logits, each with its own key."""
+    keys = np.random.default_rng(0).integers(0, 2**32, (4000, 2), np.uint32)
+    logits_BV = np.tile(np.asarray(logits, np.float32), (4000, 1))
     dials = Dials(np.float32(temperature), np.float32(top_p), np.array([-1], np.int32))
-    tokens_B, _ = choose(logits_BV, keys, jnp.arange(count), dials=dials, settings=settings)
-    return np.bincount(np.asarray(tokens_B), minlength=len(logits)) / count
+    tokens_B, _ = choose_jit(logits_BV, keys, np.arange(4000, dtype=np.int32), dials=dials, settings=settings)
+    return np.bincount(np.asarray(tokens_B), minlength=len(logits)) / 4000
 
 
 LOGITS = np.log([0.5, 0.25, 0.15, 0.1])
@@ -123,14 +123,14 @@ def test_top_k_keeps_the_likeliest():
 
 @pytest.mark.parametrize(("top_p", "kept"), [(0.49, 1), (0.7, 2), (0.76, 3), (1.0, 4)])
 def test_top_p_keeps_the_fewest_that_reach_it(top_p, kept):
-    assert np.count_nonzero(draw(LOGITS, Settings(True, None, True), top_p=top_p, count=500)) == kept
+    assert np.count_nonzero(draw(LOGITS, Settings(True, None, True), top_p=top_p)) == kept
 
 
 def test_log_probs_are_of_the_logits_before_temperature_and_cutting():
-    keys = jax.random.key_data(jax.random.split(jax.random.key(0), 3))
-    logits_BV = jnp.broadcast_to(jnp.asarray(LOGITS, jnp.float32)[None], (3, 4))
+    keys = np.arange(6, dtype=np.uint32).reshape(3, 2)
+    logits_BV = np.tile(np.asarray(LOGITS, np.float32), (3, 1))
     dials = Dials(np.float32(0.1), np.float32(0.9), np.array([-1], np.int32))
-    tokens_B, logprobs_B = choose(
-        logits_BV, keys, jnp.zeros(3, jnp.int32), dials=dials, settings=Settings(True, 2, True)
+    tokens_B, logprobs_B = choose_jit(
+        logits_BV, keys, np.zeros(3, np.int32), dials=dials, settings=Settings(True, 2, True)
     )
     assert np.asarray(logprobs_B) == pytest.approx(LOGITS[np.asarray(tokens_B)], abs=1e-6)

@@ -131,7 +131,7 @@ def _register(eval_set: Path, problems: Sequence[Problem], home: Path | None) ->
 
 
 def prompting_of(model_name: str, output: Path, *, say: Say) -> Prompting:
-    """How the model was shown prompts: from the manifest of the run that holds the model, else of the run that `output` lies in."""
+    """How the model was shown prompts: by the manifest of the run that holds it, else of the run around `output`."""
     manifest = _manifest(Path(model_name).parent) if model_name != BASE and Path(model_name).is_dir() else None
     manifest = manifest or _manifest(output.parent)
     if manifest is None:
