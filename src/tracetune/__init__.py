@@ -1,1 +1,76 @@
-"""Tracetune: traces in, a measurably better model out."""
+"""Tracetune: traces in, a measurably better model out.
+
+The verbs of the command line as functions; each loads what it needs when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tracetune.app.datasets import (
+        build_dataset,
+        diff_datasets,
+        export_dataset,
+        list_datasets,
+        open_dataset,
+        register_evalset,
+    )
+    from tracetune.app.demo import demo
+    from tracetune.app.doctor import doctor
+    from tracetune.app.evaluate import evaluate
+    from tracetune.app.generate import generate
+    from tracetune.app.ingest import ingest, make_traces
+    from tracetune.app.report import report
+    from tracetune.app.reproduce import reproduce
+    from tracetune.app.score import score
+    from tracetune.app.sft import run_sft
+    from tracetune.config.resolve import load_sft_config
+    from tracetune.tasks.grading import grade
+
+_HOMES = {
+    "build_dataset": "app.datasets",
+    "demo": "app.demo",
+    "diff_datasets": "app.datasets",
+    "doctor": "app.doctor",
+    "evaluate": "app.evaluate",
+    "export_dataset": "app.datasets",
+    "generate": "app.generate",
+    "grade": "tasks.grading",
+    "ingest": "app.ingest",
+    "list_datasets": "app.datasets",
+    "load_sft_config": "config.resolve",
+    "make_traces": "app.ingest",
+    "open_dataset": "app.datasets",
+    "register_evalset": "app.datasets",
+    "report": "app.report",
+    "reproduce": "app.reproduce",
+    "run_sft": "app.sft",
+    "score": "app.score",
+}
+
+__all__ = [
+    "build_dataset",
+    "demo",
+    "diff_datasets",
+    "doctor",
+    "evaluate",
+    "export_dataset",
+    "generate",
+    "grade",
+    "ingest",
+    "list_datasets",
+    "load_sft_config",
+    "make_traces",
+    "open_dataset",
+    "register_evalset",
+    "report",
+    "reproduce",
+    "run_sft",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tracetune' has no attribute {name!r}")
+    return getattr(import_module(f"tracetune.{_HOMES[name]}"), name)

@@ -14,13 +14,17 @@ MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red bold]
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Where the demo keeps its numbered runs.")] = Path("artifacts/demo"),
+    output: Annotated[Path, typer.Option(help="The demo's folder; an earlier demo there is kept beside it.")] = Path(
+        "artifacts/demo"
+    ),
 ) -> None:
     """The main job in minutes, offline: traces, dataset, SFT, evaluation before and after, delta report."""
     from tracetune.app.demo import demo as run
 
-    for line in run(output):
-        typer.echo(line)
+    result = run(output, say=typer.echo)
+    typer.echo(f"done in {result.seconds:.0f} s; open {result.report.html} in a browser")
+    if result.same_as_before is not None:
+        typer.echo(f"byte-identical to the demo before this one: {'yes' if result.same_as_before else 'NO'}")
 
 
 def doctor(

@@ -4,6 +4,7 @@ Digits are read one by one; the words of the built-in tasks are one token each, 
 anything else is spelled in bytes, so any text survives.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
@@ -63,6 +64,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@cache
 def tiny_tokenizer() -> Tokenizer:
     """The tokenizer of `tiny`: bytes, digits, words and marks, then the control tokens of its chat format."""
     pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map(_spelled, _pieces())]
@@ -126,4 +128,6 @@ def tiny_model(seed: int = 0) -> "Model":
     from tracetune.models.transformer import init_params
 
     arch = tiny_arch()
-    return make_model("tiny", arch, init_params(jax.random.key(seed), arch), tiny_tokenizer())
+    # One compilation instead of one for each shape drawn.
+    params = jax.jit(init_params, static_argnums=1)(jax.random.key(seed), arch)
+    return make_model("tiny", arch, params, tiny_tokenizer())
