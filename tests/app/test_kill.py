@@ -19,6 +19,7 @@ from tracetune.config.resolve import load_sft_config
 from tracetune.config.schema import SftConfig
 from tracetune.engine.checkpoint import list_checkpoints
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[2] / "training" / "train_sft_tunix.py"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tracetune.app.sft"])
@@ -76,7 +77,6 @@ def saved_anew(run: Path, delay: float) -> Due:
     return due
 
 
-@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_the_same_weights_metrics_and_state(config, sums, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert not live(config, sums, whole)
@@ -108,7 +108,6 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights_metrics_and_sta
     assert not list(broken.rglob("*.partial"))
 
 
-@pytest.mark.slow
 def test_sigterm_exits_143_and_prints_the_command_that_goes_on(small_model, sums, tmp_path):
     settings = tmp_path / "c.yaml"
     settings.write_text(f"model: {{name: {small_model}, max_length: 64}}\nsteps: 100000\nlearning_rate: 1e-3\n")

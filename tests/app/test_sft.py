@@ -19,6 +19,7 @@ from tracetune.core.errors import Conflict, Corrupt, Diverged, InputError, NotFo
 from tracetune.engine.checkpoint import checkpoint_folder, list_checkpoints
 from tracetune.models.load import load_model
 
+pytestmark = pytest.mark.slow
 Settings = dict[str, Any]
 
 

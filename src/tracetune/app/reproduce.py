@@ -43,6 +43,9 @@ def reproduce(folder: Path, *, home: Path | None = None, stream: TextIO | None =
         if told := first_input_difference({section: manifest[section]}, inputs):
             return Reproduction(None, f"{kind}: {told}")
     original = RunFolder(folder, config.output)
+    written = describe_inputs(load_sft_config(original.config), rows, None, max_samples=None)
+    if told := first_input_difference({"training_config": manifest["training_config"]}, written):
+        return Reproduction(None, f"config: {original.config}: {told}")
     with tempfile.TemporaryDirectory(prefix="tracetune-reproduce-") as scratch:
         again = RunFolder(Path(scratch) / "run", config.output)
         run_sft(config, **source, output=again.root, max_samples=manifest["max_samples"], home=home, stream=stream)

@@ -132,14 +132,15 @@ def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> SftResult | None:
     manifest = read_manifest(folder.manifest)
     if manifest is None:
         return None
-    _check_same(folder, manifest, inputs)
+    check_same(folder, manifest, inputs)
     if manifest["status"] != "finished" or not folder.final.is_dir():
         return None
     result = manifest["result"]
     return SftResult(folder.root, "already finished", folder.final, result["steps"], result["loss"])
 
 
-def _check_same(folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same(folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises Conflict naming the first difference, unless two manifests are of one run."""
     if told := first_input_difference(before, now):
         raise Conflict(
             f"{folder.root}: holds another run: {told}; go on with what it was started with, or choose another --output"
@@ -184,7 +185,7 @@ class _Run:
             manifest = begin_manifest(self.folder, inputs, described)
             write_durably(self.folder.config, to_yaml(self.config).encode())
         else:
-            _check_same(self.folder, manifest, {**inputs, **described})
+            check_same(self.folder, manifest, {**inputs, **described})
             if told := first_machine_difference(manifest, describe_machine()):
                 self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
         manifest["sessions"].append({"started_at": utc_now(), "from_step": None})

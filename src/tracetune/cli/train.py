@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from tracetune.app.dry_run import DryRun
     from tracetune.app.sft import SftResult
 
 Config = Annotated[
@@ -17,32 +18,43 @@ Data = Annotated[Path | None, typer.Option(help="JSONL rows to train on; wins ov
 Dataset = Annotated[str | None, typer.Option(help="A frozen dataset's key instead of a file.")]
 Output = Annotated[Path | None, typer.Option(help="The run folder; run again with the same one to resume.")]
 MaxSamples = Annotated[int | None, typer.Option(min=1, help="Train on the first N rows only.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show tokens and cost, write nothing.")]
+Rehearse = Annotated[bool, typer.Option("--dry-run", help="Check everything, show tokens and cost, write nothing.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that win over the file: learning_rate=2e-5 …")]
 
 
 def sft(
+    overrides: Overrides = None,
+    *,
     config: Config = None,
     data: Data = None,
     dataset: Dataset = None,
     output: Output = None,
     max_samples: MaxSamples = None,
-    dry_run: DryRun = False,
-    overrides: Overrides = None,
+    dry_run: Rehearse = False,
 ) -> None:
     """Fine-tune a model on traces or rows; killed or interrupted, the same command resumes exactly."""
     from tracetune.config.resolve import load_sft_config
 
     settings = load_sft_config(config, overrides or ())
     if dry_run:
-        from tracetune.app.dry_run import dry_run as examine
-        from tracetune.cli.tokens import print_dry_run
+        from tracetune.app.dry_run import dry_run as rehearse
 
-        print_dry_run(examine(settings, data=data, dataset=dataset, output=output, max_samples=max_samples))
+        _show(rehearse(settings, data=data, dataset=dataset, output=output, max_samples=max_samples))
         return
     from tracetune.app.sft import run_sft
 
     _tell(run_sft(settings, data=data, dataset=dataset, output=output, max_samples=max_samples))
+
+
+def _show(rehearsal: "DryRun") -> None:
+    from tracetune.cli.dataset_text import print_tokens
+
+    typer.echo(rehearsal.settings)
+    print_tokens(rehearsal.views)
+    typer.echo("")
+    width = max(map(len, rehearsal.facts))
+    for name, told in rehearsal.facts.items():
+        typer.echo(f"{name:<{width}}  {told}")
 
 
 def _tell(result: "SftResult") -> None:
