@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from tracetune.app.generate import generate
 from tracetune.cli.main import app
 from tracetune.core.errors import InputError
-from tracetune.engine.sampler import Sampling
 
 ROWS = [
     {"prompt": "2+3?"},
@@ -50,4 +49,4 @@ def test_every_row_comes_back_with_its_completion_and_how_it_ended(tmp_path):
 def test_a_bad_row_is_named_by_file_and_line(tmp_path, bad, message):
     file = write(tmp_path / "rows.jsonl", ROWS[0], bad)
     with pytest.raises(InputError, match=rf"rows\.jsonl:2: .*{message}"):
-        next(generate("tiny", file, Sampling()))
+        next(generate("tiny", file))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tracetune.app.report import write_report
+from tracetune.app.report import report
 from tracetune.cli.evaluation import app
 from tracetune.core.errors import InputError
 from tracetune.core.results import EvalItem, EvalResult
@@ -28,8 +28,8 @@ def evaluation(path: Path, *verdicts: bool | None) -> Path:
 def test_the_report_and_its_page_are_written_and_reproducible(tmp_path):
     before = evaluation(tmp_path / "before.jsonl", *[False] * 8, True, None)
     after = evaluation(tmp_path / "after.jsonl", *[True] * 8, True, True)
-    first = write_report(before, after, tmp_path / "run" / "delta_report.md")
-    again = write_report(before, after, tmp_path / "again" / "delta_report")
+    first = report(before, after, tmp_path / "run" / "delta_report.md")
+    again = report(before, after, tmp_path / "again" / "delta_report")
     assert first.comparison.verdict == "improved"
     assert first.html == tmp_path / "run" / "delta_report.html"
     assert first.markdown.read_bytes() == again.markdown.read_bytes()
@@ -65,9 +65,9 @@ def test_files_of_different_problems_are_refused(tmp_path):
     after = tmp_path / "after.jsonl"
     after.write_text(before.read_text("utf-8").replace('"expected_answer": "0"', '"expected_answer": "1"'), "utf-8")
     with pytest.raises(InputError, match="expected answers differ"):
-        write_report(before, after, tmp_path / "report.md")
+        report(before, after, tmp_path / "report.md")
     assert not (tmp_path / "report.md").exists()
-    assert write_report(before, before, tmp_path / "report.md").comparison.both_correct == 1
+    assert report(before, before, tmp_path / "report.md").comparison.both_correct == 1
 
 
 @pytest.mark.slow

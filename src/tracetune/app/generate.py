@@ -17,18 +17,23 @@ FIELDS = ("prompt", "messages", "token_ids")
 def generate(
     model_name: str,
     path: Path,
-    sampling: Sampling,
     *,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int = 0,
     batch_size: int = 32,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The row with `completion, token_ids, logprobs, stop_reason` per row, in order.
 
     A `prompt` is one user turn, `messages` a conversation that ends with the user, `token_ids` an exact prompt,
-    given back as `prompt_token_ids`. `token_ids` of the answer include the stop token; logprobs are nats,
-    untempered. A row that cannot be answered has stop reason "error" and its reason in `error`. Raises
-    InputError naming file and line for a row that cannot be read.
+    given back as `prompt_token_ids`. Temperature 0 takes the likeliest token each time. `token_ids` of the
+    answer include the stop token; logprobs are nats, untempered. A row that cannot be answered has stop reason
+    "error" and its reason in `error`. Raises InputError naming file and line for a row that cannot be read.
     """
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     model = load_model(model_name)
     asked = list(rows.read_objects(path))
     prompts = [_prompt(row, model.tokenizer) for row in asked]

@@ -28,7 +28,7 @@ class Report(NamedTuple):
         return self.comparison.verdict == "regressed"
 
 
-def write_report(
+def report(
     before: Path, after: Path, output: Path, *, eval_set: Path | None = None, confidence: float = 0.95, seed: int = 0
 ) -> Report:
     """Compare two evaluation files; write `output` as Markdown and the page of the same name ending in .html.

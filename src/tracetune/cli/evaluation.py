@@ -14,6 +14,7 @@ def run(
     eval_set: Annotated[Path, typer.Option(help="JSONL of {id, prompt, expected_answer, category?, difficulty?}.")],
     output: Annotated[Path, typer.Option(help="Where the answers go, one trace a line.")],
     model: Annotated[str, typer.Option(help="A name, a folder, or `base`: what the run beside OUTPUT started from.")],
+    *,
     seed: Annotated[int, typer.Option(help="Seed of the sampling; without temperature it changes nothing.")] = 42,
     max_examples: Annotated[int | None, typer.Option(min=1, help="Only the first N items.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
@@ -56,14 +57,16 @@ def compare(
     before: Annotated[Path, typer.Argument(help="Answers of the model before.")],
     after: Annotated[Path, typer.Argument(help="Answers of the model after, on the same items.")],
     output: Output,
+    *,
     eval_set: EvalSet = None,
     as_json: AsJson = False,
     fail_on_regression: Gate = False,
 ) -> None:
     """Compare two evaluations item by item: what was fixed, what broke, and how sure that is."""
-    from tracetune.app.report import numbers, sentences, write_report
+    from tracetune.app.report import numbers, sentences
+    from tracetune.app.report import report as write
 
-    written = write_report(before, after, output, eval_set=eval_set)
+    written = write(before, after, output, eval_set=eval_set)
     if as_json:
         typer.echo(json.dumps(numbers(written), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -76,6 +79,7 @@ def report(
     before: Annotated[Path, typer.Option(help="Answers of the model before.")],
     after: Annotated[Path, typer.Option(help="Answers of the model after, on the same items.")],
     output: Output,
+    *,
     eval_set: EvalSet = None,
     as_json: AsJson = False,
     fail_on_regression: Gate = False,

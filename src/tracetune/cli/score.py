@@ -23,6 +23,7 @@ def score(
 def generate(
     model: Model,
     file: Annotated[Path, typer.Argument(help="JSON or JSONL rows of `prompt`, `messages` or `token_ids`.")],
+    *,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest tokens only.")] = None,
@@ -32,10 +33,19 @@ def generate(
 ) -> None:
     """Print completions with their token ids, log-probabilities (nats) and stop reason, one JSON row per row."""
     from tracetune.app.generate import generate as compute
-    from tracetune.engine.sampler import Sampling
 
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    _print_rows(compute(model, file, sampling, batch_size=batch_size, on_progress=_progress("completed")))
+    rows = compute(
+        model,
+        file,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        batch_size=batch_size,
+        on_progress=_progress("completed"),
+    )
+    _print_rows(rows)
 
 
 def _print_rows(rows: Iterable[dict[str, Any]]) -> None:

@@ -31,7 +31,8 @@ def _item(problem: Problem, completion: Completion) -> EvalItem:
         eval_id=problem.id,
         prompt=problem.prompt,
         expected_answer=problem.answer,
-        response=completion.text,
+        # No store keeps NUL, and an answer must be importable as a trace.
+        response=completion.text.replace("\0", "\ufffd"),
         score=score,
         category=problem.category,
         difficulty=problem.difficulty,

@@ -159,7 +159,7 @@ def decode_chunk(
     def step(carry: tuple[jax.Array, Rows, Cache, Chunk]) -> tuple[jax.Array, Rows, Cache, Chunk]:
         t, now, new, chunk = carry
         busy_B = now.remaining_B > 0
-        hidden_BD, new = _advance(decoder, arch, now, old, new, t)
+        hidden_BD, new = _advance(decoder, now, old, new, t, arch=arch)
         tokens_B, logprobs_B = choose(
             _logits(decoder, arch, hidden_BD), now.keys_B2, now.lengths_B, dials=dials, settings=settings
         )
@@ -177,7 +177,9 @@ def decode_chunk(
     return cache, last._replace(lengths_B=rows.lengths_B + chunk.counts_B), chunk
 
 
-def _advance(decoder: Decoder, arch: Arch, rows: Rows, old: Cache, new: Cache, t: jax.Array) -> tuple[jax.Array, Cache]:
+def _advance(
+    decoder: Decoder, rows: Rows, old: Cache, new: Cache, t: jax.Array, *, arch: Arch
+) -> tuple[jax.Array, Cache]:
     """One token through every layer; its keys and values join the chunk's at index t."""
     turns = _turns(arch, rows.lengths_B[:, None])
     x_BTD = embed_tokens(decoder.top, arch, rows.tokens_B[:, None])
