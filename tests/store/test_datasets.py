@@ -139,6 +139,18 @@ def test_a_build_killed_before_its_table_row_is_listed_by_the_next(home):
         assert [record.build_id for record in list_datasets(store)] == ["b-1"]
 
 
+def test_what_a_killed_build_left_is_removed_by_the_next_of_its_key(home):
+    left, foreign = (home / "datasets" / name for name in (".demo-v1.99999.partial", ".demo-v1-x.99999.partial"))
+    for folder in (left, foreign):
+        folder.mkdir(parents=True)
+        (folder / "rows.parquet").write_bytes(b"half")
+    save(rows())
+    assert not left.exists()
+    assert foreign.exists()
+    with open_store() as store:
+        assert [record.dataset_key for record in list_datasets(store)] == ["demo-v1"]
+
+
 def test_an_unknown_key_lists_near_ones(home):
     save(rows())
     with pytest.raises(NotFound, match=r"Dataset not found: demo-v2; did you mean demo-v1\?"):

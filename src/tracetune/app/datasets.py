@@ -62,15 +62,19 @@ def build_dataset(
     with open_store(home) as store, _spool_file(home) as spool:
         check = ContaminationCheck(tuple(evalsets.iter_evalsets(store)), cleaning.contamination)
         ids = select_ids(iter_traces(store), filters=filters, limit=limit, strategy=strategy, seed=seed)
+        num_selected = len(ids)
         if not ids:
             raise InputError(
                 f"dataset {key}: no trace matches the filters {filters}; ingest traces or loosen the filters"
             )
         write_rows(spool, records.read_traces(store, ids))
+        del ids  # of a million traces, 85 MB
         cleaned = clean(lambda: read_rows(spool), check, cleaning)
         summary = summarise(cleaned.keep(read_rows(spool)))
         if summary.stats is None:
-            raise InputError(f"dataset {key}: no row is left of {len(ids)}, all show problems of registered eval sets")
+            raise InputError(
+                f"dataset {key}: no row is left of {num_selected}, all show problems of registered eval sets"
+            )
         manifest = Manifest(
             dataset_key=key,
             build_id=new_id(),

@@ -1,13 +1,13 @@
 """Which of the chosen rows stay: contaminated rows go, then duplicates, and every loss is counted and named.
 
-The rows are read twice, so they come as a function that starts the stream again.
+The rows are read more than once, so they come as a function that starts the stream again.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tracetune.core.trace import StoredTrace, Trace
+from tracetune.core.trace import StoredTrace
 from tracetune.data.decontaminate import ContaminationCheck, Policy
 from tracetune.data.dedup import (
     NUM_PERMUTATIONS,
@@ -54,9 +54,7 @@ def clean(rows: Rows, check: ContaminationCheck, cleaning: Cleaning) -> Cleaned:
     """Find what to drop. Raises InputError under the contamination policy `fail`."""
     exact = ExactDuplicates()
     dropped: set[int] = set()
-    trace_ids: list[str] = []
     for position, row in enumerate(rows()):
-        trace_ids.append(row.id)
         # A contaminated row that goes must not be the one for whose sake its clean duplicate is dropped.
         if check.is_contaminated(row.id, row.trace.prompt) and check.policy != "keep":
             dropped.add(position)
@@ -65,7 +63,7 @@ def clean(rows: Rows, check: ContaminationCheck, cleaning: Cleaning) -> Cleaned:
     contamination = check.verdict()
     duplicates = _duplicates(rows, exact, cleaning)
     dropped.update(duplicate.dropped for duplicate in duplicates)
-    return Cleaned(frozenset(dropped), _dedup_verdict(duplicates, trace_ids, cleaning), contamination)
+    return Cleaned(frozenset(dropped), _dedup_verdict(duplicates, rows, cleaning), contamination)
 
 
 def _duplicates(rows: Rows, exact: ExactDuplicates, cleaning: Cleaning) -> list[Duplicate]:
@@ -73,26 +71,26 @@ def _duplicates(rows: Rows, exact: ExactDuplicates, cleaning: Cleaning) -> list[
     if cleaning.near_dedup is None:
         return found
     candidates = near_candidates(exact)
-    return found + near_duplicates(candidates, _at(candidates.tolist(), rows()), threshold=cleaning.near_dedup)
+    traces = (row.trace for row in _at(candidates.tolist(), rows()))
+    return found + near_duplicates(candidates, traces, threshold=cleaning.near_dedup)
 
 
-def _at(positions: list[int], rows: Iterable[StoredTrace]) -> Iterator[Trace]:
+def _at(positions: list[int], rows: Iterable[StoredTrace]) -> Iterator[StoredTrace]:
     wanted = iter(positions)
     position = next(wanted, None)
     for current, row in enumerate(rows):
         if position is None:
             return
         if current == position:
-            yield row.trace
+            yield row
             position = next(wanted, None)
 
 
-def _dedup_verdict(duplicates: list[Duplicate], trace_ids: list[str], cleaning: Cleaning) -> dict[str, Any]:
+def _dedup_verdict(duplicates: list[Duplicate], rows: Rows, cleaning: Cleaning) -> dict[str, Any]:
     exact = sum(duplicate.kind == "exact" for duplicate in duplicates)
-    listed = [
-        {"dropped": trace_ids[duplicate.dropped], "kept": trace_ids[duplicate.kept], "kind": duplicate.kind}
-        for duplicate in duplicates[:MAX_LISTED]
-    ]
+    listed = duplicates[:MAX_LISTED]
+    places = sorted({place for duplicate in listed for place in (duplicate.dropped, duplicate.kept)})
+    ids = dict(zip(places, (row.id for row in _at(places, rows())), strict=True)) if places else {}
     return {
         "exact": {"enabled": cleaning.exact_dedup, "dropped": exact},
         "near": {
@@ -103,5 +101,5 @@ def _dedup_verdict(duplicates: list[Duplicate], trace_ids: list[str], cleaning: 
             "permutations": NUM_PERMUTATIONS,
             "numbers": "equal",
         },
-        "listed": listed,
+        "listed": [{"dropped": ids[item.dropped], "kept": ids[item.kept], "kind": item.kind} for item in listed],
     }

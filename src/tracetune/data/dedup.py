@@ -8,6 +8,7 @@ Leskovec, Rajaraman & Ullman 2014, section 3.4). So templated problems with othe
 Shapes: R rows, S shingles, M permutations, C bands.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -38,15 +39,15 @@ class Duplicate(NamedTuple):
 
 @dataclass(slots=True)
 class ExactDuplicates:
-    """Finds rows equal to an earlier one, as they stream by: 16 bytes of hash are kept for each row.
+    """Finds rows equal to an earlier one, as they stream by; hashes are kept, some 200 bytes a row.
 
     `numbers` holds per distinct row a hash of its numbers and operators: only rows that share it can be
     near-duplicates, so all others are spared the MinHash.
     """
 
     found: list[Duplicate] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    positions: "array[int]" = field(default_factory=lambda: array("q"))
+    numbers: "array[int]" = field(default_factory=lambda: array("Q"))
     _first: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, position: int, trace: Trace) -> bool:

@@ -5,9 +5,11 @@ content again gives the build that is there, other content is refused.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +90,7 @@ def save_dataset(
         raise StorageError(f"{folder.parent}: cannot be created ({error.strerror}); fix permissions") from error
     # One builder of a key at a time: of two that publish at once, the later finds the earlier's build.
     with write_lock(folder.with_name(f".{folder.name}.lock"), PUBLISH_WAIT_SECONDS):
+        _remove_unfinished(folder)
         _refuse_other_content(_recorded_hash(store, manifest.dataset_key), manifest)
         if folder.exists():
             found = open_dataset(manifest.dataset_key, home).manifest
@@ -119,6 +122,12 @@ def read_traces(store: Store, trace_ids: Sequence[str]) -> Iterator[StoredTrace]
             if trace.content_hash() != row.content_hash:
                 raise Corrupt(f"{store.path}: the bytes of trace {row.id} differ from their sha256; restore a backup")
             yield StoredTrace(row.id, row.created_at, trace)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Under the key's lock no builder lives, so what a killed one left behind can go."""
+    for partial in folder.parent.glob(f".{escape(folder.name)}.*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _publish(folder: Path, manifest: Manifest, rows: Iterable[StoredTrace]) -> Manifest:
