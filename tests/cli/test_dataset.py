@@ -41,6 +41,17 @@ def test_a_build_prints_hash_counts_and_verdict(traces, tmp_path):
     assert "not checked" not in printed
 
 
+def test_eval_sets_that_came_after_the_build_are_told(traces, tmp_path):
+    path = tmp_path / "late.jsonl"
+    path.write_text('{"id": "e", "prompt": "What is 2 + 1?", "expected_answer": "3"}\n')
+    first = run("build", "demo", "v1", "--contamination", "keep")
+    assert "not checked" in first
+    assert "today" not in first
+    again = run("build", "demo", "v1", "--contamination", "keep", "--eval-set", str(path))
+    assert "today     contaminated against late (1 problems, shown by 1 rows)" in again
+    assert value("show", "demo-v1")["contamination_now"]["verdict"] == "contaminated"
+
+
 def test_filters_are_json_or_text(traces):
     assert value("build", "one", "v1", "--filter", "n=3")["filters"] == {"n": 3}
     with pytest.raises(InputError, match="no trace matches"):

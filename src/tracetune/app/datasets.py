@@ -97,6 +97,23 @@ def build_dataset(
         return records.save_dataset(store, manifest, lambda: cleaned.keep(read_rows(spool)), home)
 
 
+def recheck_contamination(key: str, home: Path | None = None) -> dict[str, Any] | None:
+    """The verdict of today on a frozen dataset; None when its manifest names every registered eval set.
+
+    A manifest never changes, so an eval set registered after the build is not in it.
+    """
+    dataset = open_dataset(key, home)
+    checked = {(item["name"], item["content_hash"]) for item in dataset.manifest.contamination["eval_sets"]}
+    with open_store(home) as store:
+        registered = tuple(evalsets.iter_evalsets(store))
+    if all((item.name, item.content_hash) in checked for item in registered):
+        return None
+    check = ContaminationCheck(registered, "keep")
+    for row in dataset.iter_traces():
+        check.is_contaminated(row.id, row.trace.prompt)
+    return check.verdict()
+
+
 def list_datasets(home: Path | None = None) -> list[DatasetRecord]:
     """Every dataset, newest first."""
     with open_store(home) as store:

@@ -42,7 +42,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Freeze chosen traces: filter, select, drop contaminated and duplicate rows, write Parquet and a manifest."""
-    from tracetune.app.datasets import Cleaning, build_dataset, register_evalset
+    from tracetune.app.datasets import Cleaning, build_dataset, recheck_contamination, register_evalset
     from tracetune.cli.dataset_text import build_lines
 
     for path in eval_sets or []:
@@ -60,7 +60,8 @@ def build(
             contamination=contamination,
         ),
     )
-    _print(manifest.to_json(), build_lines(manifest), as_json=as_json)
+    now = recheck_contamination(manifest.dataset_key)
+    _print({**manifest.to_json(), "contamination_now": now}, build_lines(manifest, now), as_json=as_json)
 
 
 @app.command("list")
@@ -86,7 +87,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """The manifest and the lengths of the rows; or, with --tokens, exactly what a model is trained on."""
-    from tracetune.app.datasets import dataset_tokens, length_histogram, open_dataset
+    from tracetune.app.datasets import dataset_tokens, length_histogram, open_dataset, recheck_contamination
     from tracetune.cli.dataset_text import print_tokens, show_lines
 
     dataset = open_dataset(key)
@@ -101,8 +102,10 @@ def show(
             print_tokens(views)
         return
     bins = length_histogram(dataset)
-    shown = {**dataset.manifest.to_json(), "length_histogram": [item._asdict() for item in bins]}
-    _print(shown, show_lines(dataset.manifest, bins), as_json=as_json)
+    now = recheck_contamination(key)
+    lengths = [item._asdict() for item in bins]
+    shown = {**dataset.manifest.to_json(), "contamination_now": now, "length_histogram": lengths}
+    _print(shown, show_lines(dataset.manifest, bins, now), as_json=as_json)
 
 
 @app.command()

@@ -19,16 +19,19 @@ TRAINED, CONTROL = "black on green", "magenta"
 TRAINED_MARKS, CONTROL_MARKS = ("⟦", "⟧"), ("‹", "›")
 
 
-def build_lines(manifest: "Manifest") -> list[str]:
-    """What a build found, dropped and froze."""
+def build_lines(manifest: "Manifest", contamination_now: Any) -> list[str]:
+    """What a build found, dropped and froze; the verdict of today where eval sets came after the build."""
     exact, near = manifest.dedup["exact"], manifest.dedup["near"]
-    return [
+    lines = [
         f"dataset        {manifest.dataset_key}",
         f"content hash   {manifest.content_hash}",
         f"rows           {manifest.trace_count:,}",
         f"duplicates     {exact['dropped']:,} exact, {near['dropped']:,} near dropped",
         f"contamination  {contamination_text(manifest.contamination)}",
     ]
+    if contamination_now is not None:
+        lines.append(f"     today     {contamination_text(contamination_now)}")
+    return lines
 
 
 def contamination_text(verdict: Any) -> str:
@@ -55,12 +58,12 @@ def list_lines(records: Sequence["DatasetRecord"]) -> list[str]:
     ]
 
 
-def show_lines(manifest: "Manifest", bins: Sequence["Bin"]) -> list[str]:
+def show_lines(manifest: "Manifest", bins: Sequence["Bin"], contamination_now: Any) -> list[str]:
     """The manifest's facts and the lengths of the rows as bars."""
     stats = manifest.stats
     seed = f", seed {manifest.seed}" if manifest.seed is not None else ""
     facts = [
-        *build_lines(manifest),
+        *build_lines(manifest, contamination_now),
         f"build          {manifest.build_id}, {manifest.created_at}",
         f"selection      {manifest.selection_strategy}{seed}, at most {manifest.limit:,}; filters {manifest.filters}",
         f"steps          {stats.avg_step_count:.1f} on average, {stats.min_step_count} to {stats.max_step_count}",
