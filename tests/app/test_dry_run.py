@@ -51,6 +51,7 @@ def test_smoke_says_whether_the_loss_falls_and_keeps_nothing(sums, tmp_path, mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     found = smoke(sums, samples=8, max_length=64, stream=io.StringIO())
     assert found.falls
+    assert found.num_rows == 8
     assert list(tmp_path.iterdir()) == []
 
 

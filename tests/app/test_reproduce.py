@@ -79,6 +79,7 @@ def test_a_manifest_that_tells_another_seed_does_not_pass(run):
     manifest = json.loads((run / "run_manifest.json").read_text())
     config = manifest["training_config"]
     edit(run, training_config={**config, "training": {**config["training"], "seed": 8}})
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("seed: 7", "seed: 8"))
     outcome = again(run)
     assert outcome.identical is False
     assert outcome.difference is not None

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tracetune.app.datasets import build_dataset
+from tracetune.app.ingest import make_traces
 from tracetune.app.manifest import folder_hashes
+from tracetune.app.reproduce import Reproduction, reproduce
 from tracetune.app.runs import first_metrics_difference, hold_run, read_manifest, read_metrics
 from tracetune.app.sft import SftResult, run_sft
+from tracetune.app.training_data import read_training_data
 from tracetune.config.resolve import load_sft_config
 from tracetune.core.errors import Conflict, Corrupt, Diverged, InputError, NotFound, StorageError, Unavailable
 from tracetune.engine.checkpoint import checkpoint_folder, list_checkpoints
@@ -244,6 +248,40 @@ def test_another_base_model_under_the_same_name_is_refused(run, small_settings, 
         train(small_settings, sums, run)
     path.write_text(good)
     train(small_settings, sums, run)
+
+
+def test_a_manifest_of_another_program_is_left_alone(small_settings, sums, tmp_path):
+    (tmp_path / "run_manifest.json").write_text('{"run_id": "1", "recipe": "trace_sft_v1"}')
+    with pytest.raises(Conflict, match="was written by another program"):
+        train(small_settings, sums, tmp_path)
+
+
+def test_a_frozen_dataset_is_trained_on_by_its_key(small_settings, home, tmp_path):
+    make_traces("arithmetic", count=30, seed=1, home=home)
+    dataset = build_dataset("sums", "v1", home=home)
+    settings = changed(small_settings, model={"max_length": 256}, data={"format": "training_example"})
+    config = load_sft_config(settings)
+    run_sft(config, dataset=dataset.dataset_key, output=tmp_path / "run", home=home, stream=io.StringIO())
+    manifest = read_manifest(tmp_path / "run" / "run_manifest.json")
+    assert manifest is not None
+    assert (manifest["dataset_key"], manifest["build_id"]) == (dataset.dataset_key, dataset.build_id)
+    assert manifest["dataset_content_hash"] == dataset.content_hash
+    assert reproduce(tmp_path / "run", home=home, stream=io.StringIO()) == Reproduction(True, None)
+    with pytest.raises(InputError, match="a frozen dataset is trained on as"):
+        read_training_data(
+            load_sft_config(changed(settings, data={"format": "messages"})),
+            data=None, dataset=dataset.dataset_key, max_samples=None, home=home,
+        )  # fmt: skip
+
+
+def test_the_configuration_alone_names_rows_and_folder(small_settings, sums, tmp_path):
+    settings = changed(small_settings, data={"train_file": str(sums)}, training={"output_dir": str(tmp_path / "run")})
+    result = run_sft(load_sft_config(settings), stream=io.StringIO())
+    assert (result.status, result.folder) == ("finished", tmp_path / "run")
+    with pytest.raises(InputError, match="nothing to train on"):
+        run_sft(load_sft_config(small_settings), output=tmp_path / "other")
+    with pytest.raises(InputError, match="only one can be trained on"):
+        run_sft(load_sft_config(settings), data=sums, dataset="sums-v1")
 
 
 def test_a_folder_in_use_is_refused(tmp_path, small_settings, sums):

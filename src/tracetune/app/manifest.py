@@ -79,12 +79,13 @@ def first_input_difference(before: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 def first_machine_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """The first of code, versions and device in which two manifests differ; None when equal."""
+    # A commit that leaves the package's source alone, a document's for example, is no difference.
+    code = ("git_sha", "code_hash") if before.get("code_hash") != now.get("code_hash") else ()
     return next(
         (
             f"{kind}: {told}"
             for kind, section in (
-                ("code", "git_sha"),
-                ("code", "code_hash"),
+                *(("code", section) for section in code),
                 ("versions", "versions"),
                 ("device", "device"),
                 ("device", "xla_flags"),

@@ -64,7 +64,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line to everyone."""
         self._console.print(text, markup=False)
-        self._record(text)
+        self.record(text)
 
     def begin(self, num_steps: int, *, step: int) -> None:
         """The steps begin; on a terminal the bar appears."""
@@ -81,9 +81,10 @@ class Reporter:
         elif logged:
             self._console.print(f"step {step} · {text}", markup=False)
         if logged:
-            self._record(f"step {step} · {text}")
+            self.record(f"step {step} · {text}")
 
-    def _record(self, text: str) -> None:
+    def record(self, text: str) -> None:
+        """One line to the log alone. Raises StorageError."""
         if self._log is None:
             return
         try:

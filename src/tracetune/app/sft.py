@@ -141,6 +141,8 @@ def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> SftResult | None:
 
 def check_same(folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises Conflict naming the first difference, unless two manifests are of one run."""
+    if "status" not in before:
+        raise Conflict(f"{folder.manifest}: was written by another program; choose another --output")
     if told := first_input_difference(before, now):
         raise Conflict(
             f"{folder.root}: holds another run: {told}; go on with what it was started with, or choose another --output"
@@ -166,7 +168,7 @@ class _Run:
                 self._close_manifest("failed", f"{type(error).__name__}: {error}")
             raise
         self._close_manifest(result.status, _reason(result))
-        self.reporter.say(f"{result.status}: {result.checkpoint if result.status == 'finished' else result.folder}")
+        self.reporter.record(f"{result.status} after step {result.num_steps}")
         return result
 
     def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from tracetune.app.runs import RunFolder, read_metrics
+from tracetune.app.runs import RunFolder, find_manifest, read_metrics
 from tracetune.app.sft import run_sft
 from tracetune.config.resolve import load_sft_config
 
@@ -12,7 +12,7 @@ STEPS = 20
 
 
 class Smoke(NamedTuple):
-    """Loss in nats at the first and the last of `STEPS` steps on at most `num_rows` rows."""
+    """Loss in nats at the first and the last of `STEPS` steps on `num_rows` rows."""
 
     num_rows: int
     first_loss: float
@@ -40,4 +40,5 @@ def smoke(data: Path, *, samples: int, max_length: int = 1024, stream: TextIO | 
         folder = RunFolder(Path(scratch) / "run", config.output)
         run_sft(config, data=data, output=folder.root, max_samples=samples, stream=stream)
         rows = read_metrics(folder.metrics)
-    return Smoke(samples, rows[0]["loss"], rows[-1]["loss"])
+        _, manifest = find_manifest(folder.root)
+    return Smoke(manifest["num_examples"], rows[0]["loss"], rows[-1]["loss"])

@@ -94,6 +94,6 @@ def smoke(
 
     found = examine(data, samples=samples)
     verdict = "the loss falls" if found.falls else "the loss does NOT fall"
-    typer.echo(f"{verdict}: {found.first_loss:.4f} → {found.last_loss:.4f}")
+    typer.echo(f"{found.num_rows} rows are sound; {verdict}: {found.first_loss:.4f} → {found.last_loss:.4f}")
     if not found.falls:
         raise typer.Exit(1)

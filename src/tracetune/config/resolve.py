@@ -156,7 +156,7 @@ def _suggest(key: str) -> str:
         last = key.rsplit(".", 1)[-1]
         by_last = {known.rsplit(".", 1)[-1]: known for known in reversed(_KNOWN)}
         near = [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1, cutoff=0.75)]
-    return f"; did you mean {near[0]}?" if near else "; every key is listed in training/README.md"
+    return f"; did you mean {near[0]}?" if near else "; --dry-run without it prints every key"
 
 
 def _override(settings: _Settings, overrides: _Settings) -> None:
