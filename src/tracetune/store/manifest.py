@@ -159,7 +159,7 @@ def make_dataset_key(name: str, version: str) -> str:
     sha256 of the pair. The suffix cannot be part of a plain form, because `~` cannot. Raises InputError.
 
     >>> make_dataset_key("gsm8k-train", "v1"), make_dataset_key("my set", "v1")
-    ('gsm8k-train-v1', 'my_set-v1~2ef8b5a90bb3')
+    ('gsm8k-train-v1', 'my_set-v1~6d730587a75b')
     """
     _check_length("dataset_name", name, MAX_NAME_CHARS)
     _check_length("dataset_version", version, MAX_VERSION_CHARS)
