@@ -35,10 +35,10 @@ class Rope:
 
 
 class Angles(NamedTuple):
-    """Cosine and sine of every token's angles; a head's first half turns against its second."""
+    """Cosine, and sine with the sign of each half: a head's first half turns against its second."""
 
-    cos: Float[Array, "B T half"]
-    sin: Float[Array, "B T half"]
+    cos: Float[Array, "B T 2 half"]
+    sin: Float[Array, "B T 2 half"]
 
 
 def rope_from_hf(settings: Mapping[str, Any], theta: float) -> Rope:
@@ -108,11 +108,13 @@ def _llama3(rope: Rope, inverse: np.ndarray) -> np.ndarray:
 def angles(rope: Rope, head_size: int, positions_BT: Int[Array, "B T"]) -> Angles:
     """The angle tables of a batch; shared by every layer with this rope."""
     turned = positions_BT[:, :, None].astype(jnp.float32) * jnp.asarray(frequencies(rope, head_size))[None, None, :]
-    return Angles(jnp.cos(turned), jnp.sin(turned))
+    cos, sin = jnp.cos(turned), jnp.sin(turned)
+    # Stacked, the tables are computed once; alone, XLA would compute each cosine anew wherever it is used.
+    return Angles(jnp.stack([cos, cos], axis=2), jnp.stack([-sin, sin], axis=2))
 
 
 def rotate(x_BTHK: Float[Array, "B T H K"], turn: Angles) -> Float[Array, "B T H K"]:
     """Turn every head by its token's angles."""
-    first, second = jnp.split(x_BTHK, 2, axis=-1)
-    cos, sin = (table[:, :, None, :].astype(x_BTHK.dtype) for table in turn)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    halves = x_BTHK.reshape(*x_BTHK.shape[:-1], 2, -1)
+    cos, sin = (table[:, :, None].astype(halves.dtype) for table in turn)
+    return (halves * cos + halves[..., ::-1, :] * sin).reshape(x_BTHK.shape)
