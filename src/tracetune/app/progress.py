@@ -1,6 +1,7 @@
 """What a person sees while a run works: a live bar on a terminal, plain lines elsewhere, and `train.log` in full."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -16,18 +17,19 @@ _SMOOTHING = 0.2
 
 
 class Meter:
-    """Tokens and steps per second, smoothed, and the time left; the monotonic clock alone."""
+    """Tokens and steps per second, smoothed, and the time left, by a clock that never jumps."""
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, num_steps: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.num_steps = num_steps
+        self._clock = clock
         self.tokens_per_second = 0.0
         self._seconds_per_step = 0.0
-        self._last = time.monotonic()
+        self._last = clock()
         self._seen = 0
 
     def tick(self, tokens: int) -> None:
         """One more step, of `tokens` real tokens, has ended."""
-        now = time.monotonic()
+        now = self._clock()
         seconds, self._last = max(now - self._last, 1e-9), now
         self._seen += 1
         # The first step compiles: the second replaces what it measured.
