@@ -3,40 +3,43 @@
 Blocks of queries meet only the keys they can see, as large batched matmuls. The gradient is our own (Dao 2023,
 algorithm 2): it keeps the output and each row's normaliser, and forms the scores of a block again.
 Shapes: B sequences, T tokens, N kv heads, G query heads per kv head, H = N*G heads, K head size, X = B*N, Q = G times
-the queries of a block, S the keys it reads.
+the queries of a block, S the keys it reads, I the blocks of a stage.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 QUERY_BLOCK = 128
-MAX_BLOCKS = 16
+NUM_STAGES = 4
 _HIDDEN = -1e30
 # Keeps XLA from moving arithmetic across, or from finding that two sides of it compute the same.
 pin = jax.lax.optimization_barrier
 
 
 class _How(NamedTuple):
-    """Static choices."""
+    """Static choices. `reach` is how many keys, its own included, a query may see at most."""
 
     scale: float
-    window: int | None
     softcap: float | None
     reach: int
     block: int
 
 
-class _Block(NamedTuple):
-    """Queries `start` to `stop` read keys `first` to `stop`."""
+class _Stage(NamedTuple):
+    """Blocks of queries by where they start and where their keys do; each reads `width` keys.
 
-    start: int
-    stop: int
-    first: int
+    They run one after the other, so that the scores of only one are in memory.
+    """
+
+    starts: tuple[int, ...]
+    firsts: tuple[int, ...]
+    width: int
 
 
 def attend(
@@ -55,28 +58,24 @@ def attend(
     `window` counts the tokens seen, the own one included. `max_segment` is a promise that no segment but padding is
     longer, which lets distant keys be skipped. Segments must be contiguous.
     """
-    batch, length, heads, size = q_BTHK.shape
+    batch, length, heads, _ = q_BTHK.shape
     kv_heads = k_BTNK.shape[2]
     reach = min(reach for reach in (window, max_segment, length) if reach is not None)
-    block = min(max(QUERY_BLOCK, -(-length // MAX_BLOCKS)), length)
-    how = _How(scale, window, softcap, reach, block)
-    q, k, v = pin((_heads_first(q_BTHK, kv_heads), _heads_first(k_BTNK, kv_heads), _heads_first(v_BTNK, kv_heads)))
-    k, v = k[:, 0], v[:, 0]
-    lowest = jnp.broadcast_to(_lowest_key(segments_BT, window)[:, None], (batch, heads, length))
-    out: jax.Array = _attend(q, k, v, lowest.reshape(q.shape[:3]), how)
-    out = out.reshape(batch, heads, length, size).transpose(0, 2, 1, 3)
-    return out
+    how = _How(scale, softcap, reach, min(QUERY_BLOCK, length))
+    filler = -length % how.block
+    lowest_BHT = jnp.broadcast_to(_lowest_key(segments_BT, window)[:, None], (batch, heads, length))
+    # Filler queries see everything up to themselves; what they get is cut off.
+    lowest = jnp.pad(lowest_BHT, ((0, 0), (0, 0), (0, filler))).reshape(batch * kv_heads, -1, length + filler)
+    q, k, v = pin(tuple(_heads_first(x, kv_heads, filler) for x in (q_BTHK, k_BTNK, v_BTNK)))
+    out: jax.Array = _attend(q, k[:, 0], v[:, 0], lowest, how)
+    return out[:, :, :length].reshape(batch, heads, length, -1).transpose(0, 2, 1, 3)
 
 
-def _heads_first(x_BTHK: jax.Array, kv_heads: int) -> jax.Array:
-    """[B, T, H, K] → [X, G, T, K]."""
+def _heads_first(x_BTHK: jax.Array, kv_heads: int, filler: int) -> jax.Array:
+    """[B, T, H, K] → [X, G, T, K], T filled up to whole blocks."""
     batch, length, heads, size = x_BTHK.shape
-    return x_BTHK.transpose(0, 2, 1, 3).reshape(batch * kv_heads, heads // kv_heads, length, size)
-
-
-def _blocks(length: int, how: _How) -> Iterator[_Block]:
-    for start in range(0, length, how.block):
-        yield _Block(start, min(start + how.block, length), max(0, start - how.reach + 1))
+    x_BTHK = jnp.pad(x_BTHK, ((0, 0), (0, filler), (0, 0), (0, 0))) if filler else x_BTHK
+    return x_BTHK.transpose(0, 2, 1, 3).reshape(batch * kv_heads, heads // kv_heads, length + filler, size)
 
 
 def _lowest_key(segments_BT: jax.Array, window: int | None) -> jax.Array:
@@ -87,46 +86,83 @@ def _lowest_key(segments_BT: jax.Array, window: int | None) -> jax.Array:
     return lowest_BT if window is None else jnp.maximum(lowest_BT, places - window + 1)
 
 
+def _stages(length: int, how: _How) -> list[_Stage]:
+    """One stage when every block reads a narrow band; else a few, each reading up to its own end."""
+    starts = range(0, length, how.block)
+    band = how.block + how.reach - 1
+    if band <= length // 2:
+        return [_Stage(tuple(starts), tuple(max(0, start - how.reach + 1) for start in starts), band)]
+    parts = [part.tolist() for part in np.array_split(np.asarray(starts), min(NUM_STAGES, len(starts)))]
+    firsts = [max(0, part[0] - how.reach + 1) for part in parts]
+    return [
+        _Stage(tuple(part), (first,) * len(part), part[-1] + how.block - first)
+        for part, first in zip(parts, firsts, strict=True)
+    ]
+
+
+def _run_stage(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, stage: _Stage, cut: Any) -> tuple[Any, Any]:
+    """`body(carry, (start, first, *blocks))` over the blocks of a stage; what it yields is stacked on axis 0."""
+    if len(stage.starts) == 1:
+        carry, out = body(carry, (stage.starts[0], stage.firsts[0], *(x[0] for x in cut)))
+        return carry, jax.tree.map(lambda x: x[None], out)
+    return jax.lax.scan(body, carry, (np.asarray(stage.starts), np.asarray(stage.firsts), *cut))
+
+
+def _cut(x: jax.Array, stage: _Stage, how: _How) -> jax.Array:
+    """The queries of a stage's blocks, heads of a group one behind the other: [X, G, T, …] → [I, X, Q, …]."""
+    begin, count = stage.starts[0], len(stage.starts)
+    x = x[:, :, begin : begin + count * how.block].reshape(*x.shape[:2], count, how.block, *x.shape[3:])
+    return jnp.moveaxis(x, 2, 0).reshape(count, x.shape[0], -1, *x.shape[4:])
+
+
+def _join(parts: list[jax.Array], groups: int) -> jax.Array:
+    """The inverse of `_cut`, over all stages: [I, X, Q, …] → [X, G, T, …]."""
+    x = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+    x = jnp.moveaxis(x.reshape(*x.shape[:2], groups, -1, *x.shape[3:]), 0, 2)
+    return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+
+
+def _keys(x: jax.Array, first: Any, width: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, first, width, axis=1)
+
+
 def _matmul(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
     """Batched over axis 0, summed over the named axes, in float32."""
     return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((0,), (0,))), preferred_element_type=jnp.float32)
 
 
-def _rows(x: jax.Array, block: _Block) -> jax.Array:
-    """The queries of a block, heads of a group one behind the other: [X, G, T, K] → [X, Q, K]."""
-    return x[:, :, block.start : block.stop].reshape(x.shape[0], -1, *x.shape[3:])
-
-
 def _scores(
-    q: jax.Array, k: jax.Array, lowest: jax.Array, block: _Block, how: _How
+    q: jax.Array, k: jax.Array, lowest: jax.Array, *, start: Any, first: Any, how: _How
 ) -> tuple[jax.Array, jax.Array | None]:
     """Scores [X, Q, S], those out of sight far below the rest; and the slope of the cap, if there is one."""
-    scores = _matmul(_rows(q, block), k[:, block.first : block.stop], 2, 2) * how.scale
+    scores = _matmul(q, k, 2, 2) * how.scale
     slope = None
     if how.softcap is not None:
         capped = jnp.tanh(scores / how.softcap)
         scores, slope = how.softcap * capped, 1 - jnp.square(capped)
     # Two comparisons with a number per row: this is the innermost loop.
-    keys = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2) + block.first
-    own = jax.lax.broadcasted_iota(jnp.int32, (1, q.shape[1], block.stop - block.start), 2) + block.start
-    visible = (keys >= _rows(lowest, block)[..., None]) & (keys <= own.reshape(1, -1, 1))
-    return jnp.where(visible, scores, _HIDDEN), slope
+    keys = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2) + first
+    own = jnp.tile(jnp.arange(how.block), q.shape[1] // how.block)[None, :, None] + start
+    return jnp.where((keys >= lowest[..., None]) & (keys <= own), scores, _HIDDEN), slope
 
 
 def _forward(q: jax.Array, k: jax.Array, v: jax.Array, lowest: jax.Array, how: _How) -> tuple[jax.Array, jax.Array]:
     """Output [X, G, T, K] and the log of each row's normaliser [X, G, T]."""
-    outs, normalisers = [], []
-    for block in _blocks(q.shape[2], how):
-        keys = slice(block.first, block.stop)
-        scores, _ = _scores(q, k, lowest, block, how)
-        highest = jnp.max(scores, axis=-1, keepdims=True)
-        weights = jnp.exp(scores - highest)
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        mixed = _matmul(weights.astype(v.dtype), v[:, keys], 2, 1) / total
-        shape = (q.shape[0], q.shape[1], block.stop - block.start)
-        outs.append(mixed.astype(q.dtype).reshape(*shape, -1))
-        normalisers.append((highest + jnp.log(total)).reshape(shape))
-    return jnp.concatenate(outs, axis=2), jnp.concatenate(normalisers, axis=2)
+    parts = []
+    for stage in _stages(q.shape[2], how):
+
+        def mix(carry: None, block: Any, width: int = stage.width) -> tuple[None, tuple[jax.Array, jax.Array]]:
+            start, first, rows, low = block
+            scores, _ = _scores(rows, _keys(k, first, width), low, start=start, first=first, how=how)
+            highest = jnp.max(scores, axis=-1, keepdims=True)
+            weights = jnp.exp(scores - highest)
+            total = jnp.sum(weights, axis=-1, keepdims=True)
+            mixed = _matmul(weights.astype(v.dtype), _keys(v, first, width), 2, 1) / total
+            return carry, (mixed.astype(q.dtype), (highest + jnp.log(total))[..., 0])
+
+        parts.append(_run_stage(mix, None, stage, (_cut(q, stage, how), _cut(lowest, stage, how)))[1])
+    outs, normalisers = zip(*parts, strict=True)
+    return _join(list(outs), q.shape[1]), _join(list(normalisers), q.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -143,22 +179,31 @@ def _attend_bwd(how: _How, saved: Any, d_out: jax.Array) -> tuple[jax.Array, jax
     # Behind a barrier, or XLA would find that these scores are the forward pass's and keep all of those.
     q, k, v, lowest, out, normaliser = pin(saved)
     overlap = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
-    d_q = []
-    d_k, d_v = jnp.zeros(k.shape), jnp.zeros(v.shape)
-    for block in _blocks(q.shape[2], how):
-        keys = slice(block.first, block.stop)
-        rows, d_rows = _rows(q, block), _rows(d_out, block)
-        scores, slope = _scores(q, k, lowest, block, how)
-        weights = jnp.exp(scores - _rows(normaliser, block)[..., None])
-        d_weights = _matmul(d_rows, v[:, keys], 2, 2)
-        d_scores = weights * (d_weights - _rows(overlap, block)[..., None]) * how.scale
-        d_scores = d_scores if slope is None else d_scores * slope
-        # Written out once: XLA would compute them anew, transposed, for each of the products below.
-        weights, d_scores = pin((weights.astype(v.dtype), d_scores.astype(q.dtype)))
-        d_q.append(_matmul(d_scores, k[:, keys], 2, 1).astype(q.dtype).reshape(*q.shape[:2], -1, q.shape[3]))
-        d_v = d_v.at[:, keys].add(_matmul(weights, d_rows, 1, 1))
-        d_k = d_k.at[:, keys].add(_matmul(d_scores, rows, 1, 1))
-    return jnp.concatenate(d_q, axis=2), d_k.astype(k.dtype), d_v.astype(v.dtype), None
+    sums = jnp.zeros(k.shape), jnp.zeros(v.shape)
+    parts = []
+    for stage in _stages(q.shape[2], how):
+
+        def differentiate(sums: Any, block: Any, width: int = stage.width) -> tuple[Any, jax.Array]:
+            start, first, rows, low, d_rows, total, common = block
+            keys, values = _keys(k, first, width), _keys(v, first, width)
+            scores, slope = _scores(rows, keys, low, start=start, first=first, how=how)
+            weights = jnp.exp(scores - total[..., None])
+            d_scores = weights * (_matmul(d_rows, values, 2, 2) - common[..., None]) * how.scale
+            d_scores = d_scores if slope is None else d_scores * slope
+            weights, d_scores = pin((weights.astype(v.dtype), d_scores.astype(q.dtype)))
+            gains = _matmul(d_scores, rows, 1, 1), _matmul(weights, d_rows, 1, 1)
+            sums = tuple(_add_at(total, gain, first) for total, gain in zip(sums, gains, strict=True))
+            return sums, _matmul(d_scores, keys, 2, 1).astype(q.dtype)
+
+        cut = tuple(_cut(x, stage, how) for x in (q, lowest, d_out, normaliser, overlap))
+        sums, d_rows = _run_stage(differentiate, sums, stage, cut)
+        parts.append(d_rows)
+    return _join(parts, q.shape[1]), sums[0].astype(k.dtype), sums[1].astype(v.dtype), None
+
+
+def _add_at(total: jax.Array, gain: jax.Array, first: Any) -> jax.Array:
+    old = jax.lax.dynamic_slice_in_dim(total, first, gain.shape[1], axis=1)
+    return jax.lax.dynamic_update_slice_in_dim(total, old + gain, first, axis=1)
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)

@@ -4,7 +4,7 @@ The pieces of a layer stand alone, so that decoding with a cache runs the same a
 Shapes: B sequences, T tokens, D model, F mlp, H heads, N kv heads, K head size, V vocab, L layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from tracetune.models.dense import dense
 from tracetune.models.rope import Angles, angles, rotate
 
 Params = Mapping[str, Any]
-_INIT_STD = 0.02
+_WRITES_RESIDUAL = ("o_proj", "down_proj")
 
 
 class Layer(NamedTuple):
@@ -30,7 +30,7 @@ class Layer(NamedTuple):
 
 
 def init_params(key: PRNGKeyArray, arch: Arch, *, dtype: Any = jnp.float32) -> dict[str, Any]:
-    """Random weights with deviation 0.02, norms at one."""
+    """Random weights for training from scratch; norms start at one."""
     shapes = _layer_shapes(arch)
     embed_key, head_key, *keys = jax.random.split(key, 2 + len(shapes))
     unit = 0.0 if arch.family.norm_plus_one else 1.0
@@ -40,7 +40,7 @@ def init_params(key: PRNGKeyArray, arch: Arch, *, dtype: Any = jnp.float32) -> d
             return jnp.full(shape, unit, dtype)
         if name.endswith("_bias"):
             return jnp.zeros(shape, dtype)
-        return _INIT_STD * jax.random.normal(key, shape, dtype)
+        return _deviation(name, shape) * jax.random.normal(key, shape, dtype)
 
     layers = {
         name: fill(name, layer_key, (arch.num_layers, *shape))
@@ -53,6 +53,15 @@ def init_params(key: PRNGKeyArray, arch: Arch, *, dtype: Any = jnp.float32) -> d
         "layers": layers,
     }
     return params if arch.tied else params | {"head": fill("head", head_key, table)}
+
+
+def _deviation(name: str, shape: tuple[int, ...]) -> float:
+    """1/√D in the tables, so that a tied head starts with logits of unit size; 1/√inputs in projections (LeCun et
+    al. 1998), and less where all L layers add to one stream (Radford et al. 2019)."""
+    if name in ("embed", "head"):
+        return shape[-1] ** -0.5
+    depth = 2 * shape[0] if name in _WRITES_RESIDUAL else 1
+    return (shape[-2] * depth) ** -0.5
 
 
 def _layer_shapes(arch: Arch) -> dict[str, tuple[int, ...]]:
@@ -101,36 +110,53 @@ def forward(
     globally = angles(arch.rope, arch.head_size, positions_BT)
     locally = angles(arch.local_rope, arch.head_size, positions_BT) if arch.local_rope else globally
 
-    def run(x_BTD: jax.Array, layer: Layer, turn: Angles, window: int | None) -> jax.Array:
-        q, k, v = project_qkv(layer, arch, x_BTD, turn)
-        mixed = attend(
-            q,
-            k,
-            v,
+    def run(slides: bool, x_BTD: jax.Array, stacked: _Stacked) -> jax.Array:
+        layer = Layer(stacked.weights, stacked.lora, lora_scale)
+        q_BTHK, k_BTNK, v_BTNK = project_qkv(layer, arch, x_BTD, locally if slides else globally)
+        mixed_BTHK = attend(
+            q_BTHK,
+            k_BTNK,
+            v_BTNK,
             segments_BT=segments_BT,
             scale=arch.query_scale,
-            window=window,
+            window=arch.window if slides else None,
             softcap=arch.attn_softcap,
             max_segment=max_segment,
         )
-        return mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed))
+        return mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed_BTHK))
 
-    def step(x_BTD: jax.Array, xs: tuple[Any, Any, jax.Array]) -> tuple[jax.Array, None]:
-        weights, adapter, slides = xs
-        layer = Layer(weights, adapter, lora_scale)
-        sliding = partial(run, turn=locally, window=arch.window)
-        full = partial(run, turn=globally, window=None)
+    run = jax.checkpoint(run, static_argnums=0) if remat else run
+    stacked = _Stacked(params["layers"], lora["layers"] if lora else {})
+    x_BTD = (_run_unrolled if unroll else _run_scanned)(run, arch, x_BTD, stacked)
+    return norm(x_BTD, params["final_norm"], arch)
+
+
+class _Stacked(NamedTuple):
+    """The weights and adapters of all layers, or of one."""
+
+    weights: Any
+    lora: Any
+
+
+_Run = Callable[[bool, jax.Array, _Stacked], jax.Array]
+
+
+def _run_unrolled(run: _Run, arch: Arch, x_BTD: jax.Array, stacked: _Stacked) -> jax.Array:
+    for number in range(arch.num_layers):
+        one = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
+        x_BTD = run(number in arch.sliding_layers, x_BTD, one)
+    return x_BTD
+
+
+def _run_scanned(run: _Run, arch: Arch, x_BTD: jax.Array, stacked: _Stacked) -> jax.Array:
+    def step(x_BTD: jax.Array, xs: tuple[_Stacked, jax.Array]) -> tuple[jax.Array, None]:
+        one, slides = xs
         if not arch.sliding_layers:
-            return full(x_BTD, layer), None
-        return jax.lax.cond(slides, lambda x: sliding(x, layer), lambda x: full(x, layer), x_BTD), None
+            return run(False, x_BTD, one), None
+        return jax.lax.cond(slides, partial(run, True), partial(run, False), x_BTD, one), None
 
     slides_L = jnp.isin(jnp.arange(arch.num_layers), jnp.asarray(arch.sliding_layers, jnp.int32))
-    adapters = lora["layers"] if lora else {}
-    body = jax.checkpoint(step) if remat else step
-    x_BTD, _ = jax.lax.scan(
-        body, x_BTD, (params["layers"], adapters, slides_L), unroll=arch.num_layers if unroll else 1
-    )
-    return norm(x_BTD, params["final_norm"], arch)
+    return jax.lax.scan(step, x_BTD, (stacked, slides_L))[0]
 
 
 def head_weights(params: Params, arch: Arch) -> Float[Array, "V D"]:

@@ -1,0 +1,91 @@
+"""What a decoder must never do: look ahead, look across segments, look past its window."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tracetune.models.arch import Arch, arch_from_hf
+from tracetune.models.transformer import forward, head_weights, init_params
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+}
+QWEN3 = arch_from_hf(SMALL | {"model_type": "qwen3"})
+GEMMA3 = arch_from_hf(SMALL | {"model_type": "gemma3_text", "sliding_window": 4, "sliding_window_pattern": 2})
+
+
+def run(arch: Arch, tokens_BT, segments_BT=None, positions_BT=None, **how):
+    params = init_params(jax.random.key(0), arch)
+    # Random norms and large weights, so that every part shows in the result.
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+    tokens_BT = jnp.asarray(tokens_BT)
+    segments_BT = jnp.ones_like(tokens_BT) if segments_BT is None else jnp.asarray(segments_BT)
+    if positions_BT is None:
+        positions_BT = np.broadcast_to(np.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    positions_BT = jnp.asarray(positions_BT)
+    return np.asarray(forward(params, arch, tokens_BT, segments_BT=segments_BT, positions_BT=positions_BT, **how))
+
+
+def some_tokens(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 50, shape)
+
+
+@pytest.mark.parametrize("arch", [QWEN3, GEMMA3], ids=["qwen3", "gemma3"])
+def test_no_token_sees_a_later_one(arch):
+    tokens_BT = some_tokens(1, 12)
+    changed_BT = tokens_BT.copy()
+    changed_BT[0, 7] = (changed_BT[0, 7] + 1) % 50
+    before, after = run(arch, tokens_BT), run(arch, changed_BT)
+    np.testing.assert_array_equal(before[:, :7], after[:, :7])
+    assert abs(before[:, 7:] - after[:, 7:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("arch", [QWEN3, GEMMA3], ids=["qwen3", "gemma3"])
+def test_packed_examples_are_computed_as_if_alone(arch):
+    first, second = some_tokens(2, 7)
+    packed = run(
+        arch,
+        np.concatenate([first, second[:5], [0, 0]])[None],
+        np.array([[1] * 7 + [2] * 5 + [0] * 2]),
+        np.array([[*range(7), *range(5), 0, 1]]),
+        max_segment=7,
+    )
+    np.testing.assert_allclose(packed[0, :7], run(arch, first[None])[0], atol=1e-5)
+    np.testing.assert_allclose(packed[0, 7:12], run(arch, second[None, :5])[0], atol=1e-5)
+
+
+def test_a_sliding_layer_forgets_what_left_its_window():
+    slides = arch_from_hf(
+        SMALL | {"model_type": "gemma3_text", "sliding_window": 4, "num_hidden_layers": 1, "sliding_window_pattern": 2}
+    )
+    assert slides.sliding_layers == (0,)
+    tokens_BT = some_tokens(1, 12)
+    changed_BT = tokens_BT.copy()
+    changed_BT[0, 2] = (changed_BT[0, 2] + 1) % 50
+    moved = abs(run(slides, tokens_BT) - run(slides, changed_BT)).max(axis=-1)[0]
+    assert (moved[2:6] > 1e-4).all()
+    assert not moved[6:].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [QWEN3, GEMMA3], ids=["qwen3", "gemma3"])
+def test_unrolled_and_recomputed_layers_change_nothing(arch):
+    tokens_BT = some_tokens(2, 10)
+    plain = run(arch, tokens_BT)
+    np.testing.assert_allclose(run(arch, tokens_BT, unroll=True), plain, atol=1e-5)
+    np.testing.assert_allclose(run(arch, tokens_BT, remat=True), plain, atol=1e-5)
+
+
+def test_weights_count_as_the_arch_says_and_a_tied_head_is_the_embedding():
+    untied = arch_from_hf(SMALL | {"model_type": "qwen2", "tie_word_embeddings": False, "attention_bias": True})
+    for arch in (QWEN3, GEMMA3, untied):
+        params = init_params(jax.random.key(0), arch)
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == arch.num_params
+        assert (head_weights(params, arch) is params["embed"]) == arch.tied
