@@ -21,15 +21,16 @@ from tracetune.tasks.evalset import write_evalset
 from tracetune.tasks.registry import get_task
 
 TASK = "arithmetic:easy"
-NUM_TRACES = 12_000
+OPTIONS = {"operations": "+-"}
+NUM_TRACES = 11_000
 NUM_HELD_OUT = 300
 LONGEST_ANSWER = 128
 CONFIG = SftConfig(
     model=ModelSettings(name="tiny", max_length=512),
     optimizer=OptimizerSettings(
-        learning_rate=3e-3, schedule="cosine", warmup_ratio=0.05, weight_decay=0.05, beta2=0.98
+        learning_rate=4e-3, schedule="cosine", warmup_ratio=0.05, weight_decay=0.05, beta2=0.98
     ),
-    training=TrainingSettings(num_epochs=1, batch_size=4, logging_every=20, save_every=100),
+    training=TrainingSettings(num_epochs=1, batch_size=2, logging_every=50, save_every=500),
 )
 CONCLUSIONS = ("checkpoint-final/*", "eval_*.jsonl", "delta_report.*")
 
@@ -51,7 +52,7 @@ def demo(folder: Path, *, say: Say) -> DemoResult:
     before = _step_aside(folder)
     home, run = folder / "home", folder / "run"
     eval_set = folder / "held_out.jsonl"
-    made = make_traces(TASK, count=NUM_TRACES, seed=1, options={"split": "train"}, home=home)
+    made = make_traces(TASK, count=NUM_TRACES, seed=1, options={**OPTIONS, "split": "train"}, home=home)
     say(f"1 traces    {made.created:,} traces with written reasoning, {made.duplicates:,} repeats left out")
     write_evalset(list(held_out_problems(NUM_HELD_OUT)), eval_set)
     register_evalset(eval_set, "held-out", home=home)
@@ -77,7 +78,7 @@ def demo(folder: Path, *, say: Say) -> DemoResult:
 def held_out_problems(count: int) -> Iterator[Problem]:
     """Distinct problems of the task's test split, which shares no problem with its training split."""
     seen: set[str] = set()
-    for problem in get_task(TASK, split="test").problems(4 * count, seed=2):
+    for problem in get_task(TASK, **OPTIONS, split="test").problems(4 * count, seed=2):
         if problem.prompt not in seen and len(seen) < count:
             seen.add(problem.prompt)
             yield problem

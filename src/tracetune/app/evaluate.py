@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tracetune.app.datasets import register_evalset
 from tracetune.app.runs import read_manifest
+from tracetune.app.training_data import instruct_prompt
 from tracetune.config.schema import OutputSettings
 from tracetune.core.errors import Conflict, InputError
 from tracetune.core.ids import file_hash
@@ -35,7 +36,7 @@ class Prompting(NamedTuple):
     def messages(self, prompt: str) -> tuple[Message, ...]:
         """The conversation that asks for an answer to `prompt`."""
         if self.prompt_template == "instruct":
-            prompt = f"### Instruction:\n{prompt}\n\n### Response:\n"
+            prompt = instruct_prompt(prompt)
         system = (Message("system", self.system_instruction),) if self.system_instruction else ()
         return (*system, Message("user", prompt))
 

@@ -5,7 +5,19 @@ Three older shapes and the resolved `config.yaml` are one table: several keys ma
 
 from typing import NamedTuple
 
-from tracetune.config.kinds import FLAG, INNER_PATH, TEXT, Kind, mapped, number, one_of, optional, several_of, whole
+from tracetune.config.kinds import (
+    FLAG,
+    INNER_PATH,
+    TEXT,
+    Kind,
+    mapped,
+    number,
+    one_of,
+    optional,
+    several_of,
+    share_below_one,
+    whole,
+)
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROW_FORMATS = ("auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages")
@@ -67,8 +79,8 @@ DIALS = (
     Dial("training.weight_decay", "optimizer.weight_decay", _DECAY),
     Dial("optimizer.max_grad_norm", "optimizer.max_grad_norm", optional(number(0, above=True))),
     Dial("training.max_grad_norm", "optimizer.max_grad_norm", optional(number(0, above=True))),
-    Dial("optimizer.beta1", "optimizer.beta1", _SHARE),
-    Dial("optimizer.beta2", "optimizer.beta2", _SHARE),
+    Dial("optimizer.beta1", "optimizer.beta1", share_below_one()),
+    Dial("optimizer.beta2", "optimizer.beta2", share_below_one()),
     Dial("optimizer.epsilon", "optimizer.epsilon", number(0, 1, above=True)),
     # How long, how large, how often.
     Dial("training.num_steps", "training.num_steps", _STEPS),

@@ -41,6 +41,16 @@ def number(low: float, high: float = math.inf, *, above: bool = False) -> Kind:
     return Kind(f"a number {bounds}" + ("" if high == math.inf else f" and at most {high:g}"), read)
 
 
+def share_below_one() -> Kind:
+    """A number from 0 to 1, with 1 itself refused: a running mean with it would never move."""
+
+    def read(value: Any) -> float:
+        found = number(0, 1).read(value)
+        return _refuse(value) if found == 1 else found
+
+    return Kind("a number of at least 0 and below 1", read)
+
+
 def mapped(values: dict[Any, Any]) -> Kind:
     """One of the written values, each with what it stands for."""
 

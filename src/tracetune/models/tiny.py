@@ -96,7 +96,7 @@ def _spelled(text: str) -> str:
 
 
 def tiny_arch() -> "Arch":
-    """About 2.6 million parameters in the shape of Qwen 3: query and key norms, grouped heads, tied embeddings."""
+    """About 1.1 million parameters in the shape of Qwen 3: query and key norms, grouped heads, tied embeddings."""
     from tracetune.models.arch import arch_from_hf
 
     return arch_from_hf(
@@ -104,10 +104,10 @@ def tiny_arch() -> "Arch":
             "architectures": ["Qwen3ForCausalLM"],
             "model_type": "qwen3",
             "vocab_size": tiny_tokenizer().vocab_size,
-            "hidden_size": 192,
+            "hidden_size": 128,
             "intermediate_size": 512,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 6,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 32,
             "hidden_act": "silu",
