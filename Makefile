@@ -29,10 +29,10 @@ lint: setup  ## style and types
 	@$(BIN)/basedpyright --level error
 
 check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -n 2 -m "not slow"
 
 test: lint  ## everything that must hold
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 lock: setup  ## pin the dependencies anew, with hashes and without index hosts
 	$(BIN)/python -m pip install --quiet uv

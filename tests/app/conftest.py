@@ -10,19 +10,7 @@ HIDDEN, LAYERS = 16, 1
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where JAX keeps what it compiled, so that a run which repeats another one starts at once."""
-    import jax
-
-    folder = tmp_path_factory.mktemp("compiled")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def small_model(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen3-shaped model folder that trains in milliseconds a step."""
     import jax
 

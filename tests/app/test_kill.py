@@ -28,17 +28,6 @@ MAX_LIFE_SECONDS = 120
 Due = Callable[[], bool]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_by_children(compiled):
-    """The forked processes find what the first of them compiled."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))
-    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def config(small_settings) -> SftConfig:
     """24 steps, 8 epochs, two batches a step; every step is saved and logged."""
