@@ -1,5 +1,7 @@
 """Adapters with PEFT's meaning."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,9 +29,13 @@ SETTINGS = LoraSettings(r=3, alpha=6.0)
 TOKENS_BT = jnp.asarray(np.random.default_rng(0).integers(0, 50, (2, 8)))
 
 
-def run(params, **how):
+@partial(jax.jit, static_argnames="lora_scale")
+def run(params, lora=None, lora_scale=0.0):
     positions_BT = jnp.broadcast_to(jnp.arange(8), (2, 8))
-    return forward(params, ARCH, TOKENS_BT, segments_BT=jnp.ones_like(TOKENS_BT), positions_BT=positions_BT, **how)
+    segments_BT = jnp.ones_like(TOKENS_BT)
+    return forward(
+        params, ARCH, TOKENS_BT, segments_BT=segments_BT, positions_BT=positions_BT, lora=lora, lora_scale=lora_scale
+    )
 
 
 def trained(lora):

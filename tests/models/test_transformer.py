@@ -1,7 +1,8 @@
 """What a decoder must never do: look ahead, look across segments, look past its window."""
 
+from functools import lru_cache, partial
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,16 +22,24 @@ QWEN3 = arch_from_hf(SMALL | {"model_type": "qwen3"})
 GEMMA3 = arch_from_hf(SMALL | {"model_type": "gemma3_text", "sliding_window": 4, "sliding_window_pattern": 2})
 
 
-def run(arch: Arch, tokens_BT, segments_BT=None, positions_BT=None, **how):
+@lru_cache
+def weights(arch: Arch):
+    """Random norms and large weights, so that every part shows in the result."""
     params = init_params(jax.random.key(0), arch)
-    # Random norms and large weights, so that every part shows in the result.
-    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(1), leaf.shape), params)
-    tokens_BT = jnp.asarray(tokens_BT)
-    segments_BT = jnp.ones_like(tokens_BT) if segments_BT is None else jnp.asarray(segments_BT)
+    return jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+
+
+@partial(jax.jit, static_argnames=("arch", "max_segment", "remat", "unroll"))
+def compiled(params, tokens_BT, segments_BT, positions_BT, **how):
+    how = dict(how)
+    return forward(params, how.pop("arch"), tokens_BT, segments_BT=segments_BT, positions_BT=positions_BT, **how)
+
+
+def run(arch: Arch, tokens_BT, segments_BT=None, positions_BT=None, **how):
+    segments_BT = np.ones_like(tokens_BT) if segments_BT is None else segments_BT
     if positions_BT is None:
         positions_BT = np.broadcast_to(np.arange(tokens_BT.shape[1]), tokens_BT.shape)
-    positions_BT = jnp.asarray(positions_BT)
-    return np.asarray(forward(params, arch, tokens_BT, segments_BT=segments_BT, positions_BT=positions_BT, **how))
+    return np.asarray(compiled(weights(arch), tokens_BT, segments_BT, positions_BT, arch=arch, **how))
 
 
 def some_tokens(*shape: int) -> np.ndarray:

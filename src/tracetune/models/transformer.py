@@ -213,11 +213,16 @@ def attention_output(layer: Layer, arch: Arch, x_BTD: jax.Array, mixed_BTHK: jax
 def mlp(layer: Layer, arch: Arch, x_BTD: jax.Array) -> jax.Array:
     """The residual stream after the gated MLP (Shazeer 2020)."""
     normed = norm(x_BTD, layer.weights["mlp_norm"], arch)
-    gated = activate(arch, project(layer, "gate", normed)) * project(layer, "up", normed)
+    # Recomputed in the backward pass, which is cheaper than keeping what the activation went through.
+    gated = jax.checkpoint(partial(_gated, arch))(project(layer, "gate", normed), project(layer, "up", normed))
     out_BTD = project(layer, "down", gated)
     if arch.family.post_norms:
         out_BTD = norm(out_BTD, layer.weights["post_mlp_norm"], arch)
     return x_BTD + out_BTD
+
+
+def _gated(arch: Arch, gate: jax.Array, up: jax.Array) -> jax.Array:
+    return activate(arch, gate) * up
 
 
 def activate(arch: Arch, x: jax.Array) -> jax.Array:
