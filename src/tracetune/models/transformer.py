@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tracetune.models.arch import Arch
 from tracetune.models.attention import attend
-from tracetune.models.dense import dense
+from tracetune.models.dense import Adapter, adapted_dense, dense
 from tracetune.models.rope import Angles, angles, rotate
 
 Params = Mapping[str, Any]
@@ -183,13 +183,11 @@ def norm(x: jax.Array, weight: jax.Array, arch: Arch) -> jax.Array:
 
 def project(layer: Layer, name: str, x: jax.Array) -> jax.Array:
     """`x` through one weight, its bias and its adapter, where the layer has them."""
-    y = dense(x, layer.weights[f"{name}_proj"])
-    if f"{name}_bias" in layer.weights:
-        y = y + jnp.expand_dims(layer.weights[f"{name}_bias"], range(x.ndim - 1))
-    if f"{name}_proj" in layer.lora:
-        pair = layer.lora[f"{name}_proj"]
-        y = y + layer.lora_scale * dense(dense(x, pair["a"]), pair["b"])
-    return y
+    weight = layer.weights[f"{name}_proj"]
+    pair = layer.lora.get(f"{name}_proj")
+    y = adapted_dense(x, weight, Adapter(pair["a"], pair["b"], layer.lora_scale)) if pair else dense(x, weight)
+    bias = layer.weights.get(f"{name}_bias")
+    return y if bias is None else y + jnp.expand_dims(bias, range(x.ndim - 1))
 
 
 def project_qkv(layer: Layer, arch: Arch, x_BTD: jax.Array, turn: Angles) -> tuple[jax.Array, jax.Array, jax.Array]:
