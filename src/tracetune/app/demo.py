@@ -22,7 +22,7 @@ from tracetune.tasks.registry import get_task
 
 TASK = "arithmetic:easy"
 OPTIONS = {"operations": "+-"}
-NUM_TRACES = 11_000
+NUM_TRACES = 16_000
 NUM_HELD_OUT = 300
 LONGEST_ANSWER = 128
 CONFIG = SftConfig(

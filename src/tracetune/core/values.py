@@ -86,13 +86,20 @@ StopReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model said: `tokens` includes the stop token; `logprobs` are nats, one per token, untempered."""
+    """What a model said: `tokens` includes the stop token; log-probs are nats, one per token.
+
+    `logprobs` are untempered. `policy_logprobs` are those of softmax(logits / temperature) over the whole
+    vocabulary, which a policy gradient differentiates; `sampling_logprobs` those of what was drawn from, after
+    top-k and top-p. Both are empty when nobody drew.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     stop_reason: StopReason
     error: str | None = None
+    policy_logprobs: tuple[float, ...] = ()
+    sampling_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ def _dense_fwd(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, Any]:
 
 def _dense_bwd(saved: Any, d_out: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, weight = saved
-    columns, d_rows = jax.lax.optimization_barrier((x.reshape(-1, x.shape[-1]).T, d_out.reshape(-1, d_out.shape[-1])))
-    return (d_rows @ weight.T).reshape(x.shape), columns @ d_rows
+    rows, d_rows = jax.lax.optimization_barrier((x.reshape(-1, x.shape[-1]), d_out.reshape(-1, d_out.shape[-1])))
+    return (d_rows @ weight.T).reshape(x.shape), rows.T @ d_rows
 
 
 dense.defvjp(_dense_fwd, _dense_bwd)

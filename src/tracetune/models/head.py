@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# Logits of one chunk: 2^21 floats are 8 MiB, which a last-level cache holds. A chunk of few tokens would read the
+# Logits of one chunk: 2^22 floats are 16 MiB, which a last-level cache holds. A chunk of few tokens would read the
 # whole head for little arithmetic.
-_CHUNK_LOGITS = 1 << 21
+_CHUNK_LOGITS = 1 << 22
 _MIN_CHUNK = 256
 
 

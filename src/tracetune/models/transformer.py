@@ -142,10 +142,26 @@ _Run = Callable[[bool, jax.Array, _Stacked], jax.Array]
 
 
 def _run_unrolled(run: _Run, arch: Arch, x_BTD: jax.Array, stacked: _Stacked) -> jax.Array:
-    for number in range(arch.num_layers):
-        one = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
+    for number, one in enumerate(_unstack(stacked, arch.num_layers)):
         x_BTD = run(number in arch.sliding_layers, x_BTD, one)
     return x_BTD
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _unstack(stacked: _Stacked, num_layers: int) -> list[_Stacked]:
+    """The layers one by one. Their gradients are laid side by side; JAX would add L arrays that are mostly zero."""
+    return [jax.tree.map(lambda leaf, number=number: leaf[number], stacked) for number in range(num_layers)]
+
+
+def _unstack_fwd(stacked: _Stacked, num_layers: int) -> tuple[list[_Stacked], None]:
+    return _unstack(stacked, num_layers), None
+
+
+def _unstack_bwd(_num_layers: int, _saved: None, gradients: list[_Stacked]) -> tuple[_Stacked]:
+    return (jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients),)
+
+
+_unstack.defvjp(_unstack_fwd, _unstack_bwd)
 
 
 def _run_scanned(run: _Run, arch: Arch, x_BTD: jax.Array, stacked: _Stacked) -> jax.Array:
