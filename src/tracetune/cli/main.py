@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tracetune.cli import dataset, evaluation, ingest, quickstart, score, train
+from tracetune.cli import dataset, evaluation, ingest, quickstart, rollouts, score, train
 from tracetune.core.errors import TracetuneError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("make-traces", rich_help_panel=RECORDS)(ingest.make_traces)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=RECORDS)
 app.command(rich_help_panel=MODELS)(train.sft)
 app.command(rich_help_panel=MODELS)(train.reproduce)
+app.command(rich_help_panel=MODELS)(rollouts.rollouts)
 app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(score.score)
 app.command(rich_help_panel=MODELS)(score.generate)
