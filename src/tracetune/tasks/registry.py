@@ -40,14 +40,19 @@ def task_names() -> tuple[str, ...]:
     )
 
 
+def task_options(name: str) -> tuple[str, ...]:
+    """The options of get_task(name). Raises NotFound with the nearest name."""
+    _check_name(name)
+    return _ENTRIES[name.partition(":")[0]].options
+
+
 def get_task(name: str, **options: Any) -> Task:
     """The task of that name, with its constructor's options. Raises NotFound or InputError with the nearest name.
 
     >>> get_task("arithmetic:easy") == get_task("arithmetic", difficulty="easy")
     True
     """
-    if name not in task_names():
-        raise NotFound(f"task {name!r}: no such task{_nearest(name, task_names())}; known: {', '.join(task_names())}")
+    _check_name(name)
     title, _, variant = name.partition(":")
     entry = _ENTRIES[title]
     unknown = sorted(set(options) - set(entry.options))
@@ -62,6 +67,11 @@ def get_task(name: str, **options: Any) -> Task:
             f"{options[entry.variant_option]!r} by option; keep one"
         )
     return entry.make(**options)
+
+
+def _check_name(name: str) -> None:
+    if name not in task_names():
+        raise NotFound(f"task {name!r}: no such task{_nearest(name, task_names())}; known: {', '.join(task_names())}")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,146 @@
+"""Where the problems of reinforcement learning come from: a built-in task, a JSONL file or a dataset hub.
+
+Train and test share no question, whatever the source; what is left out is counted by reason.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tracetune.core.errors import InputError
+from tracetune.core.values import Problem
+from tracetune.tasks.problem_split import LoadedProblems, hash_share, keep_first, split_problems
+from tracetune.tasks.question_rows import question_hash, read_json_rows, row_to_problem
+from tracetune.tasks.registry import get_task, task_options
+
+Kind = Literal["builtin", "jsonl", "huggingface", "tfds", "kaggle"]
+
+NUM_BUILTIN_TRAIN = 4096
+NUM_BUILTIN_TEST = 512
+# Of a built-in task without a split of its own, one question in ten is never trained on.
+BUILTIN_TRAIN_SHARE = 0.9
+# So many draws without a new question mean that there is none left.
+DRY_DRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemSource:
+    """What to load. Raises InputError for values that name no source.
+
+    `name` is a task, a file, a repository (`owner/name`, or `owner/name@revision`), a TFDS name or a Kaggle
+    handle; a folder stands for a local copy. `test` names the part to test on: another file of `jsonl`,
+    another split of a hub; None tests on what `train_fraction` leaves. `columns` names the question's and the
+    answer's, None means the usual names. `options` are the built-in task's and `seed` is its seed. None
+    problems means all there are, of a built-in task 4096 and 512.
+    """
+
+    kind: Kind
+    name: str
+    subset: str | None = None
+    split: str = "train"
+    test: str | None = None
+    columns: tuple[str, str] | None = None
+    train_fraction: float = 1.0
+    num_train: int | None = None
+    num_test: int | None = None
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InputError(f"data source: kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if not self.name:
+            raise InputError(f"data source {self.kind}: has no name; give a task, a file or a repository")
+        if not 0.0 <= self.train_fraction <= 1.0:
+            raise InputError(f"train_fraction must be from 0 to 1, got {self.train_fraction!r}")
+        if "split" in self.options:
+            raise InputError("options: split cannot be set, train and test are drawn apart; leave it out")
+        for option, count in (("num_train", self.num_train), ("num_test", self.num_test)):
+            if count is not None and count < 0:
+                raise InputError(f"{option} must be at least 0, or null for all, got {count!r}")
+
+
+def load_problems(source: ProblemSource) -> LoadedProblems:
+    """The problems of a source, in its order.
+
+    Raises NotFound for data that is not there, Unavailable when a hub or its library is not at hand,
+    InputError (`file:line: …`) for a bad row and when nothing is left to train on.
+    """
+    loaded = _drawn(source) if source.kind == "builtin" else _read(source)
+    if not loaded.train and source.train_fraction > 0 and source.num_train != 0:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in loaded.left_out.items())
+        raise InputError(
+            f"{source.name}: has no problem to train on, got {len(loaded.test)} to test on"
+            f"{left_out and f', left out {left_out}'}; raise train_fraction, or give more data"
+        )
+    return loaded
+
+
+def _read(source: ProblemSource) -> LoadedProblems:
+    main = source.name if source.kind == "jsonl" else source.split
+    test = None if source.test is None else list(_problems(source, source.test))
+    loaded = split_problems(_problems(source, main), source.train_fraction, test)
+    return keep_first(loaded, source.num_train, source.num_test)
+
+
+def _problems(source: ProblemSource, part: str) -> Iterator[Problem]:
+    """The problems of one file or split; ids are unique."""
+    seen: dict[str, tuple[str, str]] = {}
+    for where, row in _rows(source, part):
+        problem = row_to_problem(_renamed(row, source.columns, where), where)
+        key = question_hash(problem.prompt)
+        first, its_key = seen.setdefault(problem.id, (where, key))
+        if key != its_key:
+            raise InputError(f"{where}: id {problem.id!r} is already that of {first}; ids must be unique")
+        yield problem
+    if not seen:
+        raise InputError(f"{source.name}: {part} holds no rows; give data with one problem a row")
+
+
+def _rows(source: ProblemSource, part: str) -> Iterator[tuple[str, Any]]:
+    """Rows with their place; a hub's library is only loaded when it is asked."""
+    if source.kind == "jsonl":
+        return read_json_rows(Path(part).expanduser())
+    raise InputError(f"data source {source.kind}: not available")
+
+
+def _renamed(row: Any, columns: tuple[str, str] | None, where: str) -> Any:
+    """The row with its question and answer under the names that are understood."""
+    if columns is None or not isinstance(row, Mapping):
+        return row
+    missing = [name for name in columns if name not in row]
+    if missing:
+        raise InputError(f"{where}: has no column {missing[0]!r}, its columns are {', '.join(row)}")
+    question, answer = columns
+    rest = {key: value for key, value in row.items() if key not in columns}
+    return {"question": row[question], "answer": row[answer], "meta": rest}
+
+
+def _drawn(source: ProblemSource) -> LoadedProblems:
+    """Distinct problems of a built-in task; its training stream never holds a test question."""
+    num_train = NUM_BUILTIN_TRAIN if source.num_train is None else source.num_train
+    num_test = NUM_BUILTIN_TEST if source.num_test is None else source.num_test
+    train = list(_distinct_draws(source, "train", num_train))
+    test = list(_distinct_draws(source, "test", num_test))
+    return split_problems(train, source.train_fraction, test)
+
+
+def _distinct_draws(source: ProblemSource, side: Literal["train", "test"], count: int) -> Iterator[Problem]:
+    """Up to `count` questions of one side; problem i of the seed is the same however many are asked for."""
+    has_split = "split" in task_options(source.name)
+    task = get_task(source.name, **source.options, **({"split": side} if has_split else {}))
+    return islice(_new_questions(task.problems(1 << 31, source.seed), None if has_split else side), count)
+
+
+def _new_questions(problems: Iterator[Problem], side: str | None) -> Iterator[Problem]:
+    seen: set[str] = set()
+    num_dry = 0
+    while num_dry < DRY_DRAWS:
+        problem = next(problems)
+        key = question_hash(problem.prompt)
+        num_dry = num_dry + 1 if key in seen else 0
+        if key not in seen and (side is None or (hash_share(key) < BUILTIN_TRAIN_SHARE) == (side == "train")):
+            yield problem
+        seen.add(key)
