@@ -3,13 +3,11 @@
 Three older shapes and the resolved `config.yaml` are one table: several keys may set the same dial.
 """
 
-from typing import NamedTuple
-
+from tracetune.config.check import Dial
 from tracetune.config.kinds import (
     FLAG,
     INNER_PATH,
     TEXT,
-    Kind,
     mapped,
     number,
     one_of,
@@ -21,14 +19,6 @@ from tracetune.config.kinds import (
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROW_FORMATS = ("auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages")
-
-
-class Dial(NamedTuple):
-    """`key` is what a user writes, `target` the field of `SftConfig`; None only checks the value."""
-
-    key: str
-    target: str | None
-    kind: Kind
 
 
 _NAME, _LENGTH = TEXT, whole(8)

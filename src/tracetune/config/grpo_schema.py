@@ -73,14 +73,14 @@ class GrpoDataSettings:
     """Where problems come from; every field is written under `training.` by users.
 
     `data_path` is the JSONL file, the repository (`openai/gsm8k`), the TFDS name or the Kaggle dataset, or its local
-    copy; None is GSM8K for the last three. `task` names a built-in one. `split` is the part of a hub dataset.
+    copy; None is GSM8K for the last three. `task` is None but for `builtin`, `split` is None but for the last three.
     `train_fraction` shortens training to that share of the batches; what validation sees is split off by hash.
     """
 
     data_source: DataSource = "builtin"
     data_path: str | None = None
-    task: str = "arithmetic"
-    split: str = "train"
+    task: str | None = "arithmetic"
+    split: str | None = None
     train_fraction: float = 1.0
 
 

@@ -3,18 +3,17 @@
 Nothing is ignored: an unknown key, a wrong type, a value out of range and a contradiction are all refused at once.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tracetune.config.check import Settings, Table
 from tracetune.config.dials import DIALS, EXCLUSIVE
-from tracetune.config.kinds import spell
 from tracetune.config.schema import (
     DataSettings,
     LoraSettings,
@@ -26,18 +25,7 @@ from tracetune.config.schema import (
 )
 from tracetune.core.errors import InputError, NotFound
 
-_KNOWN = {dial.key: dial for dial in DIALS}
-_SECTIONS = {key.rsplit(".", depth)[0] for key in _KNOWN for depth in range(1, key.count(".") + 1)}
-
-
-class _Setting(NamedTuple):
-    """A checked value with the place it was written, for messages about contradictions."""
-
-    value: Any
-    place: str
-
-
-_Settings = dict[str, _Setting]
+_TABLE = Table(DIALS, hint="--dry-run without it prints every key")
 
 
 def load_sft_config(
@@ -55,7 +43,7 @@ def load_sft_config(
         content = dict(source or {})
     else:
         where, content = str(source), _read_yaml(Path(source))
-    settings = _check(content, where, mistakes)
+    settings = _TABLE.check(content, where, mistakes)
     _override(settings, _check_overrides(overrides, mistakes))
     mistakes.extend(_contradictions(settings))
     if mistakes:
@@ -97,7 +85,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _check_overrides(overrides: Sequence[str], mistakes: list[str]) -> _Settings:
+def _check_overrides(overrides: Sequence[str], mistakes: list[str]) -> Settings:
     """Read `key=value` words; values are YAML, so 2e-5 is a number and [a,b] a list."""
     content: dict[str, Any] = {}
     for word in overrides:
@@ -111,55 +99,10 @@ def _check_overrides(overrides: Sequence[str], mistakes: list[str]) -> _Settings
             mistakes.append(f"override: {key}: not a readable value, got {text!r}")
             continue
         content[key] = value["value"] if isinstance(value, dict) else text
-    return _check(content, "override", mistakes)
+    return _TABLE.check(content, "override", mistakes)
 
 
-def _check(content: Mapping[str, Any], where: str, mistakes: list[str]) -> _Settings:
-    """Check every leaf against the table; mistakes are appended, good settings returned."""
-    settings: _Settings = {}
-    for key, value in _leaves(content):
-        place = f"{where}: {key}"
-        dial = _KNOWN.get(key)
-        if dial is None:
-            if key not in _SECTIONS:
-                mistakes.append(f"{place}: unknown key{_suggest(key)}")
-            elif value not in (None, {}):
-                mistakes.append(f"{place}: must be a section with keys of its own, got {spell(value)}")
-            continue
-        try:
-            typed = dial.kind.read(value)
-        except ValueError:
-            mistakes.append(f"{place}: must be {dial.kind.meaning}, got {spell(value)}")
-            continue
-        if dial.target is not None:
-            _set_once(settings, dial.target, _Setting(typed, place), mistakes)
-    return settings
-
-
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in content.items():
-        key = f"{prefix}{name}"
-        found.extend(_leaves(value, f"{key}.") if isinstance(value, Mapping) and value else [(key, value)])
-    return found
-
-
-def _set_once(settings: _Settings, target: str, setting: _Setting, mistakes: list[str]) -> None:
-    before = settings.setdefault(target, setting)
-    if before.value != setting.value:
-        mistakes.append(f"{setting.place}: contradicts {before.place}, which sets the same; keep one")
-
-
-def _suggest(key: str) -> str:
-    near = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.7)
-    if not near:
-        last = key.rsplit(".", 1)[-1]
-        by_last = {known.rsplit(".", 1)[-1]: known for known in reversed(_KNOWN)}
-        near = [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1, cutoff=0.75)]
-    return f"; did you mean {near[0]}?" if near else "; --dry-run without it prints every key"
-
-
-def _override(settings: _Settings, overrides: _Settings) -> None:
+def _override(settings: Settings, overrides: Settings) -> None:
     """Overrides win: over the same dial, over its rival, and null over a whole section."""
     for target, setting in overrides.items():
         rivals = {rival for pair in EXCLUSIVE if target in pair for rival in pair if rival != target}
@@ -169,7 +112,7 @@ def _override(settings: _Settings, overrides: _Settings) -> None:
         settings[target] = setting
 
 
-def _contradictions(settings: _Settings) -> list[str]:
+def _contradictions(settings: Settings) -> list[str]:
     """Pairs of good values that cannot both be obeyed."""
     given = {target: setting for target, setting in settings.items() if setting.value is not None}
     found = [
