@@ -1,11 +1,12 @@
 """One optimizer step, compiled once: gradients of A micro-batches, then AdamW, in place.
 
-Accumulating equals one large batch: every token is divided by the count of targets of the whole step. A loss or
-gradient that is not finite leaves the state as it was. Shapes: A micro-batches, B sequences, T tokens; the gradient
-is summed over P passes of R sequences each, P*R = A*B.
+Accumulating equals one large batch: every token is divided by a count of the whole step. A loss or gradient that is
+not finite leaves the state as it was. Shapes: A micro-batches, B sequences, T tokens; the gradient is summed over P
+passes of R sequences each, P*R = A*B.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +18,10 @@ from jaxtyping import Array, Float, Int
 from tracetune.core.values import Batch
 from tracetune.engine.optimizer import Optimizer
 from tracetune.models.arch import Arch
+from tracetune.models.attention import Stem
 from tracetune.models.head import weighted_logprob
 from tracetune.models.transformer import Params, forward, head_weights
+from tracetune.objectives.grpo import Counts
 from tracetune.objectives.sft import sft_weights
 
 # On a CPU a pass of this many tokens keeps a layer's activations in the last-level cache; whole batches run at
@@ -37,13 +40,24 @@ class TrainState(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The streams of A micro-batches of one shape, as the device reads them."""
+    """The streams of A micro-batches of one shape, as the device reads them; None where an objective has no use."""
 
     tokens_ABT: Any
     targets_ABT: Any
     weights_ABT: Any
     segments_ABT: Any
     positions_ABT: Any
+    stem: Stem | None = None
+    advantages_ABT: Any = None
+    sampled_ABT: Any = None
+    ref_ABT: Any = None
+
+
+class Facts(NamedTuple):
+    """What a loss tells besides itself: sums over its tokens, and maxima over them."""
+
+    sums: Mapping[str, jax.Array]
+    maxima: Mapping[str, jax.Array]
 
 
 class Metrics(NamedTuple):
@@ -54,6 +68,22 @@ class Metrics(NamedTuple):
     learning_rate: Float[Array, ""]
     num_targets: Float[Array, ""]
     finite: Any
+    facts: Facts
+
+
+# (hidden states, head, a pass of the stack, counts of the whole step) → the loss's part, and facts.
+LossOf = Callable[[jax.Array, jax.Array, Stack, Counts], tuple[jax.Array, Facts]]
+
+
+def sft_step_loss(softcap: float | None) -> LossOf:
+    """Negative log-likelihood per target; logits are formed once, since it is linear in log-probs."""
+
+    def loss_of(hidden_BTD: jax.Array, head_VD: jax.Array, micro: Stack, counts: Counts) -> tuple[jax.Array, Facts]:
+        weights_BT = sft_weights(micro.weights_ABT, counts.tokens)
+        loss = -weighted_logprob(hidden_BTD, head_VD, micro.targets_ABT, weights_BT, softcap=softcap)
+        return loss, Facts({}, {})
+
+    return loss_of
 
 
 def stack_batches(batches: Sequence[Batch]) -> Stack:
@@ -106,77 +136,112 @@ def make_train_step(
     arch: Arch,
     optimizer: Optimizer,
     *,
+    loss_of: LossOf | None = None,
     lora_scale: float | None = None,
     remat: bool = False,
     max_segment: int | None = None,
     pass_tokens: int | None = None,
 ) -> TrainStep:
-    """The supervised step. `lora_scale` (alpha / r) says that the trained weights are an adapter's; None, the model's.
+    """A step of `loss_of`, by default the supervised one. `lora_scale` (alpha / r) says that the trained weights are an
+    adapter's; None, the model's.
 
     `max_segment` is a promise about the data that saves attention; `remat` saves memory and costs a third more time.
     `pass_tokens` is about how many tokens go through the model at once, in whole sequences: it decides speed and
     memory, not the result. None means all of a micro-batch, on a CPU `CPU_PASS_TOKENS`.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    pass_tokens = pass_tokens or (CPU_PASS_TOKENS if on_cpu else None)
+    loss_of = loss_of or sft_step_loss(arch.logit_softcap)
 
-    def loss_of(trained: Any, frozen: Any, micro: Stack, num_targets: jax.Array) -> jax.Array:
+    def loss(trained: Any, frozen: Any, micro: Stack, counts: Counts) -> tuple[jax.Array, Facts]:
         params, lora = (trained, None) if lora_scale is None else (frozen, trained)
-        hidden_BTD = forward(
-            params,
-            arch,
-            micro.tokens_ABT,
-            segments_BT=micro.segments_ABT,
-            positions_BT=micro.positions_ABT,
-            lora=lora,
-            lora_scale=lora_scale or 0.0,
-            max_segment=max_segment,
-            remat=remat,
-            unroll=on_cpu and arch.num_layers * micro.tokens_ABT.shape[-1] <= MAX_UNROLLED,
+        hidden_BTD = run_forward(
+            params, arch, micro, lora=lora, lora_scale=lora_scale or 0.0, max_segment=max_segment, remat=remat
         )
-        weights_BT = sft_weights(micro.weights_ABT, num_targets)
-        head_VD = head_weights(params, arch)
-        return -weighted_logprob(hidden_BTD, head_VD, micro.targets_ABT, weights_BT, softcap=arch.logit_softcap)
+        return loss_of(hidden_BTD, head_weights(params, arch), micro, counts)
 
     def run(state: TrainState, frozen: Any, stack: Stack) -> tuple[TrainState, Metrics]:
-        num_targets = jnp.sum(stack.weights_ABT)
-        loss, grads = _accumulate(loss_of, state.params, frozen, _into_passes(stack, pass_tokens), num_targets)
+        counts = _count(stack)
+        (value, facts), grads = _accumulate(loss, state.params, frozen, into_passes(stack, pass_tokens), counts)
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
 
         def update(state: TrainState, grads: Any) -> TrainState:
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
 
         after = jax.lax.cond(finite, update, lambda state, _: state, state, grads)
-        return after, Metrics(loss, grad_norm, optimizer.schedule(state.step), num_targets, finite)
+        return after, Metrics(value, grad_norm, optimizer.schedule(state.step), counts.tokens, finite, facts)
 
     return TrainStep(run)
 
 
-def _into_passes(stack: Stack, pass_tokens: int | None) -> Stack:
+def run_forward(
+    params: Params,
+    arch: Arch,
+    micro: Stack,
+    *,
+    lora: Params | None,
+    lora_scale: float,
+    max_segment: int | None = None,
+    remat: bool = False,
+) -> Float[Array, "B T D"]:
+    """Hidden states of one pass; on a CPU layers are written out while that compiles within seconds."""
+    unroll = jax.default_backend() == "cpu" and arch.num_layers * micro.tokens_ABT.shape[-1] <= MAX_UNROLLED
+    return forward(
+        params,
+        arch,
+        micro.tokens_ABT,
+        segments_BT=micro.segments_ABT,
+        positions_BT=micro.positions_ABT,
+        lora=lora,
+        lora_scale=lora_scale,
+        max_segment=max_segment,
+        stem=micro.stem,
+        remat=remat,
+        unroll=unroll,
+    )
+
+
+def into_passes(stack: Stack, pass_tokens: int | None = None) -> Stack:
     """[A, B, T] → [P, R, T], with R the divisor of B that comes nearest to `pass_tokens` from below, at least 1."""
     _, batch, length = stack.tokens_ABT.shape
+    if pass_tokens is None and jax.default_backend() == "cpu":
+        pass_tokens = CPU_PASS_TOKENS
     most = batch if pass_tokens is None else max(1, min(batch, pass_tokens // length))
     rows = max(rows for rows in range(1, most + 1) if batch % rows == 0)
     return jax.tree.map(lambda stream: stream.reshape(-1, rows, length), stack)
 
 
+def num_busy_passes(passes: Stack) -> Int[Array, ""]:
+    """How many passes come before the last one that holds a target: rows to fill up a shape cost nothing."""
+    busy_P = jnp.any(passes.weights_ABT != 0, axis=(1, 2))
+    return jnp.max(jnp.where(busy_P, jnp.arange(busy_P.size) + 1, 0))
+
+
+def _count(stack: Stack) -> Counts:
+    """Targets, and the segments that hold any."""
+    is_target = stack.weights_ABT != 0
+    begins = jnp.pad(stack.segments_ABT[..., 1:] != stack.segments_ABT[..., :-1], ((0, 0), (0, 0), (1, 0)))
+    before = jnp.pad(is_target[..., :-1], ((0, 0), (0, 0), (1, 0)))
+    # The first target of a run of targets; a completion's targets are contiguous.
+    return Counts(jnp.sum(stack.weights_ABT), jnp.sum(is_target & (begins | ~before), dtype=jnp.float32))
+
+
 def _accumulate(
-    loss_of: Callable[..., jax.Array], trained: Params, frozen: Any, stack: Stack, num_targets: jax.Array
-) -> tuple[jax.Array, Any]:
-    """Loss and gradient summed over passes, each already divided by the targets of the whole step."""
-    value_and_grad = jax.value_and_grad(loss_of)
+    loss: Callable[..., tuple[jax.Array, Facts]], trained: Params, frozen: Any, passes: Stack, counts: Counts
+) -> tuple[tuple[jax.Array, Facts], Any]:
+    """Loss, facts and gradient over all passes, each loss already divided by the count of the whole step."""
+    one = partial(jax.value_and_grad(loss, has_aux=True), trained, frozen, counts=counts)
+    if passes.tokens_ABT.shape[0] == 1:
+        return one(micro=jax.tree.map(lambda stream: stream[0], passes))
 
-    def one(micro: Stack) -> tuple[jax.Array, Any]:
-        return value_and_grad(trained, frozen, micro, num_targets)
+    def add(i: jax.Array, total: Any) -> Any:
+        (value, facts), grads = one(micro=jax.tree.map(lambda stream: stream[i], passes))
+        (value_sum, before), grads_sum = total
+        merged = Facts(
+            jax.tree.map(jnp.add, before.sums, facts.sums), jax.tree.map(jnp.maximum, before.maxima, facts.maxima)
+        )
+        return (value_sum + value, merged), jax.tree.map(jnp.add, grads_sum, grads)
 
-    if stack.tokens_ABT.shape[0] == 1:
-        return one(jax.tree.map(lambda stream: stream[0], stack))
-
-    def add(total: tuple[jax.Array, Any], micro: Stack) -> tuple[tuple[jax.Array, Any], None]:
-        return jax.tree.map(jnp.add, total, one(micro)), None
-
-    empty = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
-    total, _ = jax.lax.scan(add, empty, stack)
-    return total
+    shapes = jax.eval_shape(lambda: one(micro=jax.tree.map(lambda stream: stream[0], passes)))
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.fori_loop(0, num_busy_passes(passes), add, empty)

@@ -20,8 +20,21 @@ from jaxtyping import Array, Float, Int
 NUM_STAGES = 8
 MIN_BLOCK, MAX_BLOCK = 64, 256
 _HIDDEN = -1e30
+# Per query: its lowest own key and, where there are stems, the first key of its stem and the one after the last.
+_Bounds = tuple[jax.Array, ...]
 # Keeps XLA from moving arithmetic across, or from finding that two sides of it compute the same.
 pin = jax.lax.optimization_barrier
+
+
+class Stem(NamedTuple):
+    """What a token sees besides its own segment: the keys from `starts_BT` to before `ends_BT`, a shared prompt.
+
+    A stem holds positions 0, 1, …, by which a window counts; `positions_BT` are those of the queries.
+    """
+
+    starts_BT: Int[Array, "B T"]
+    ends_BT: Int[Array, "B T"]
+    positions_BT: Int[Array, "B T"]
 
 
 class _How(NamedTuple):
@@ -54,23 +67,38 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     max_segment: int | None = None,
+    stem: Stem | None = None,
 ) -> Float[Array, "B T H K"]:
     """Each token's mixture of the values of its own segment, itself and before; softmax in float32.
 
     `window` counts the tokens seen, the own one included. `max_segment` is a promise that no segment but padding is
-    longer, which lets distant keys be skipped. Segments must be contiguous.
+    longer, which lets distant keys be skipped; it means nothing with a `stem`. Segments must be contiguous.
     """
     batch, length, heads, _ = q_BTHK.shape
     kv_heads = k_BTNK.shape[2]
-    reach = min(reach for reach in (window, max_segment, length) if reach is not None)
+    reach = length if stem else min(reach for reach in (window, max_segment, length) if reach is not None)
     how = _How(scale, softcap, reach, _block_size(length))
     filler = -length % how.block
-    lowest_BHT = jnp.broadcast_to(_lowest_key(segments_BT, window)[:, None], (batch, heads, length))
     # Filler queries see everything up to themselves; what they get is cut off.
-    lowest = jnp.pad(lowest_BHT, ((0, 0), (0, 0), (0, filler))).reshape(batch * kv_heads, -1, length + filler)
+    seen = [_lowest_key(segments_BT, window), *(_stem_keys(stem, window) if stem else ())]
+    bounds = tuple(_per_head(bound_BT, heads, kv_heads, filler) for bound_BT in seen)
     q, k, v = pin(tuple(_heads_first(x, kv_heads, filler) for x in (q_BTHK, k_BTNK, v_BTNK)))
-    out: jax.Array = _attend(q, k[:, 0], v[:, 0], lowest, how)
+    out: jax.Array = _attend(q, k[:, 0], v[:, 0], bounds, how)
     return out[:, :, :length].reshape(batch, heads, length, -1).transpose(0, 2, 1, 3)
+
+
+def _stem_keys(stem: Stem, window: int | None) -> tuple[jax.Array, jax.Array]:
+    """The first key of its stem that each query may read, and the one after the last."""
+    if window is None:
+        return stem.starts_BT, stem.ends_BT
+    return stem.starts_BT + jnp.maximum(0, stem.positions_BT - window + 1), stem.ends_BT
+
+
+def _per_head(bound_BT: jax.Array, heads: int, kv_heads: int, filler: int) -> jax.Array:
+    """[B, T] → [X, G, T], T filled up to whole blocks."""
+    batch, length = bound_BT.shape
+    padded = jnp.pad(jnp.broadcast_to(bound_BT[:, None], (batch, heads, length)), ((0, 0), (0, 0), (0, filler)))
+    return padded.reshape(batch * kv_heads, -1, length + filler)
 
 
 def _block_size(length: int) -> int:
@@ -140,7 +168,7 @@ def _matmul(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
 
 
 def _scores(
-    q: jax.Array, k: jax.Array, lowest: jax.Array, *, start: Any, first: Any, how: _How
+    q: jax.Array, k: jax.Array, bounds: _Bounds, *, start: Any, first: Any, how: _How
 ) -> tuple[jax.Array, jax.Array | None]:
     """Scores [X, Q, S], those out of sight far below the rest; and the slope of the cap, if there is one."""
     scores = _matmul(q, k, 2, 2) * how.scale
@@ -148,53 +176,57 @@ def _scores(
     if how.softcap is not None:
         capped = jnp.tanh(scores / how.softcap)
         scores, slope = how.softcap * capped, 1 - jnp.square(capped)
-    # Two comparisons with a number per row: this is the innermost loop.
+    # A few comparisons with a number per row: this is the innermost loop.
     keys = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2) + first
     own = jnp.tile(jnp.arange(how.block), q.shape[1] // how.block)[None, :, None] + start
-    return jnp.where((keys >= lowest[..., None]) & (keys <= own), scores, _HIDDEN), slope
+    lowest, *stem = (bound[..., None] for bound in bounds)
+    visible = (keys >= lowest) & (keys <= own)
+    if stem:
+        visible |= (keys >= stem[0]) & (keys < stem[1])
+    return jnp.where(visible, scores, _HIDDEN), slope
 
 
-def _forward(q: jax.Array, k: jax.Array, v: jax.Array, lowest: jax.Array, how: _How) -> tuple[jax.Array, jax.Array]:
+def _forward(q: jax.Array, k: jax.Array, v: jax.Array, bounds: _Bounds, how: _How) -> tuple[jax.Array, jax.Array]:
     """Output [X, G, T, K] and the log of each row's normaliser [X, G, T]."""
     parts = []
     for stage in _stages(q.shape[2], how):
 
         def mix(carry: None, block: Any, width: int = stage.width) -> tuple[None, tuple[jax.Array, jax.Array]]:
-            start, first, rows, low = block
-            scores, _ = _scores(rows, _keys(k, first, width), low, start=start, first=first, how=how)
+            start, first, rows, *seen = block
+            scores, _ = _scores(rows, _keys(k, first, width), tuple(seen), start=start, first=first, how=how)
             highest = jnp.max(scores, axis=-1, keepdims=True)
             weights = jnp.exp(scores - highest)
             total = jnp.sum(weights, axis=-1, keepdims=True)
             mixed = _matmul(weights.astype(v.dtype), _keys(v, first, width), 2, 1) / total
             return carry, (mixed.astype(q.dtype), (highest + jnp.log(total))[..., 0])
 
-        parts.append(_run_stage(mix, None, stage, (_cut(q, stage, how), _cut(lowest, stage, how)))[1])
+        parts.append(_run_stage(mix, None, stage, tuple(_cut(x, stage, how) for x in (q, *bounds)))[1])
     outs, normalisers = zip(*parts, strict=True)
     return _join(list(outs), q.shape[1]), _join(list(normalisers), q.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, lowest: jax.Array, how: _How) -> jax.Array:
-    return _forward(q, k, v, lowest, how)[0]
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bounds: _Bounds, how: _How) -> jax.Array:
+    return _forward(q, k, v, bounds, how)[0]
 
 
-def _attend_fwd(q: jax.Array, k: jax.Array, v: jax.Array, lowest: jax.Array, how: _How) -> tuple[jax.Array, Any]:
-    out, normaliser = _forward(q, k, v, lowest, how)
-    return out, (q, k, v, lowest, out, normaliser)
+def _attend_fwd(q: jax.Array, k: jax.Array, v: jax.Array, bounds: _Bounds, how: _How) -> tuple[jax.Array, Any]:
+    out, normaliser = _forward(q, k, v, bounds, how)
+    return out, (q, k, v, bounds, out, normaliser)
 
 
 def _attend_bwd(how: _How, saved: Any, d_out: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     # Behind a barrier, or XLA would find that these scores are the forward pass's and keep all of those.
-    q, k, v, lowest, out, normaliser = pin(saved)
+    q, k, v, bounds, out, normaliser = pin(saved)
     overlap = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
     sums = jnp.zeros(k.shape), jnp.zeros(v.shape)
     parts = []
     for stage in _stages(q.shape[2], how):
 
         def differentiate(sums: Any, block: Any, width: int = stage.width) -> tuple[Any, jax.Array]:
-            start, first, rows, low, d_rows, total, common = block
+            start, first, rows, d_rows, total, common, *seen = block
             keys, values = _keys(k, first, width), _keys(v, first, width)
-            scores, slope = _scores(rows, keys, low, start=start, first=first, how=how)
+            scores, slope = _scores(rows, keys, tuple(seen), start=start, first=first, how=how)
             weights = jnp.exp(scores - total[..., None])
             d_scores = weights * (_matmul(d_rows, values, 2, 2) - common[..., None]) * how.scale
             d_scores = d_scores if slope is None else d_scores * slope
@@ -203,7 +235,7 @@ def _attend_bwd(how: _How, saved: Any, d_out: jax.Array) -> tuple[jax.Array, jax
             sums = tuple(_add_at(total, gain, first) for total, gain in zip(sums, gains, strict=True))
             return sums, _matmul(d_scores, keys, 2, 1).astype(q.dtype)
 
-        cut = tuple(_cut(x, stage, how) for x in (q, lowest, d_out, normaliser, overlap))
+        cut = tuple(_cut(x, stage, how) for x in (q, d_out, normaliser, overlap, *bounds))
         sums, d_rows = _run_stage(differentiate, sums, stage, cut)
         parts.append(d_rows)
     return _join(parts, q.shape[1]), sums[0].astype(k.dtype), sums[1].astype(v.dtype), None

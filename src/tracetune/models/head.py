@@ -23,6 +23,7 @@ class _How(NamedTuple):
 
     chunk: int
     softcap: float | None
+    temperature: float = 1.0
 
 
 class _Queue(NamedTuple):
@@ -61,13 +62,15 @@ def token_logprobs(
     *,
     wanted_BT: Bool[Array, "B T"] | None = None,
     softcap: float | None = None,
+    temperature: float = 1.0,
     chunk: int | None = None,
 ) -> Float[Array, "B T"]:
     """log p(target) of every token in nats; 0 where `wanted_BT` is false, which costs nothing.
 
-    The backward pass forms the logits of a chunk again. `chunk` None lets the vocabulary decide.
+    Logits are divided by `temperature`, after the cap. The backward pass forms the logits of a chunk again. `chunk`
+    None lets the vocabulary decide.
     """
-    how = _choose(head_VD, targets_BT, softcap, chunk)
+    how = _choose(head_VD, targets_BT, softcap, chunk)._replace(temperature=temperature)
     hidden_SD = hidden_BTD.reshape(targets_BT.size, -1)
     wanted_BT = jnp.ones(targets_BT.shape, bool) if wanted_BT is None else wanted_BT
     wanted_S = wanted_BT.reshape(-1).astype(jnp.float32)
@@ -108,7 +111,8 @@ def _scatter_back(queue: _Queue, lined_up: jax.Array) -> jax.Array:
 def _logits(hidden_CD: jax.Array, head_VD: jax.Array, how: _How) -> jax.Array:
     contract = (((1,), (1,)), ((), ()))
     logits_CV = jax.lax.dot_general(hidden_CD, head_VD, contract, preferred_element_type=jnp.float32)
-    return logits_CV if how.softcap is None else how.softcap * jnp.tanh(logits_CV / how.softcap)
+    logits_CV = logits_CV if how.softcap is None else how.softcap * jnp.tanh(logits_CV / how.softcap)
+    return logits_CV if how.temperature == 1.0 else logits_CV / how.temperature
 
 
 def _logprob(logits_CV: jax.Array, targets_C: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -125,7 +129,8 @@ def _d_logits(
     is_target_CV = jnp.arange(logits_CV.shape[1])[None, :] == targets_C[:, None]
     softmax_CV = jnp.exp(logits_CV - normaliser_C[:, None])
     d_CV = g_C[:, None] * (is_target_CV.astype(jnp.float32) - softmax_CV)
-    return d_CV if how.softcap is None else d_CV * (1 - jnp.square(logits_CV / how.softcap))
+    d_CV = d_CV if how.temperature == 1.0 else d_CV / how.temperature
+    return d_CV if how.softcap is None else d_CV * (1 - jnp.square(logits_CV * (how.temperature / how.softcap)))
 
 
 def _d_head(d_CV: jax.Array, hidden_CD: jax.Array) -> jax.Array:

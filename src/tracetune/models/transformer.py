@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tracetune.models.arch import Arch
-from tracetune.models.attention import attend
+from tracetune.models.attention import Stem, attend
 from tracetune.models.dense import Adapter, adapted_dense, dense
 from tracetune.models.rope import Angles, angles, rotate
 
@@ -98,10 +98,11 @@ def forward(
     lora: Params | None = None,
     lora_scale: float = 1.0,
     max_segment: int | None = None,
+    stem: Stem | None = None,
     remat: bool = False,
     unroll: bool = False,
 ) -> Float[Array, "B T D"]:
-    """Hidden states after the final norm. `lora_scale` is alpha / r.
+    """Hidden states after the final norm. `lora_scale` is alpha / r; `stem` lets several segments share a prompt.
 
     `remat` computes layers again in the backward pass and saves memory. `unroll` writes the layers out: a gradient
     takes a sixth less time on a CPU, compiling grows with depth.
@@ -122,6 +123,7 @@ def forward(
             window=arch.window if slides else None,
             softcap=arch.attn_softcap,
             max_segment=max_segment,
+            stem=stem,
         )
         return mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed_BTHK))
 
