@@ -95,11 +95,20 @@ def _cut(number: int, group: Group, row_length: int) -> list[_Piece]:
 
 
 def _empty(num_rows: int, row_length: int, pad_id: int) -> GroupBatch:
-    shape = (num_rows, row_length)
-    ids = [np.full(shape, pad_id, np.int32) for _ in range(2)]
-    counts = [np.zeros(shape, np.int32) for _ in range(4)]
-    floats = [np.zeros(shape, np.float32) for _ in range(3)]
-    return GroupBatch(*ids, floats[0], *counts, *floats[1:])
+    def full(value: int, dtype: type) -> np.ndarray:
+        return np.full((num_rows, row_length), value, dtype)
+
+    return GroupBatch(
+        tokens_BT=full(pad_id, np.int32),
+        targets_BT=full(pad_id, np.int32),
+        weights_BT=full(0, np.float32),
+        segments_BT=full(0, np.int32),
+        positions_BT=full(0, np.int32),
+        stem_starts_BT=full(0, np.int32),
+        stem_ends_BT=full(0, np.int32),
+        advantages_BT=full(0, np.float32),
+        sampled_BT=full(0, np.float32),
+    )
 
 
 def _write(batch: GroupBatch, group: Group, piece: _Piece, at: tuple[int, int, int]) -> int:

@@ -32,9 +32,9 @@ class Stem(NamedTuple):
     A stem holds positions 0, 1, …, by which a window counts; `positions_BT` are those of the queries.
     """
 
-    starts_BT: Int[Array, "B T"]
-    ends_BT: Int[Array, "B T"]
-    positions_BT: Int[Array, "B T"]
+    starts_BT: Any
+    ends_BT: Any
+    positions_BT: Any
 
 
 class _How(NamedTuple):
