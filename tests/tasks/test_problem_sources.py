@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from tracetune.config.grpo_schema import GrpoDataSettings
 from tracetune.core.errors import InputError, NotFound
 from tracetune.tasks.arithmetic import Arithmetic
 from tracetune.tasks.evalset import write_evalset
-from tracetune.tasks.problem_sources import ProblemSource, load_problems
+from tracetune.tasks.problem_sources import ProblemSource, load_problems, source_of
 from tracetune.tasks.question_rows import question_hash
 
 GSM8K = {"question": "Two dozen?", "answer": "2 * 12 = <<2*12=24>>24\n#### 24"}
@@ -169,3 +170,56 @@ def test_options_reach_the_task_and_a_mistake_in_them_is_refused():
 def test_a_source_that_names_nothing_is_refused(fields, message):
     with pytest.raises(InputError, match=message):
         ProblemSource(**{"kind": "jsonl", "name": "rows.jsonl", **fields})
+
+
+def test_a_hubs_dataset_is_problems_like_any_other(tmp_path):
+    card = "---\nconfigs:\n- config_name: main\n  data_files: {train: a.csv, test: b.csv}\n---"
+    (tmp_path / "README.md").write_text(card)
+    (tmp_path / "a.csv").write_text('question,answer\n1 + 1?,#### 2\n2 + 2?,"so\n#### 1,004"\n')
+    (tmp_path / "b.csv").write_text("question,answer\n1 + 1?,#### 2\n")
+    loaded = load_problems(ProblemSource(kind="huggingface", name=str(tmp_path), subset="main", test="test"))
+    assert [(problem.prompt, problem.answer) for problem in loaded.train] == [("2 + 2?", "1004")]
+    assert [problem.answer for problem in loaded.test] == ["2"]
+    assert loaded.left_out == {"also in the test set": 1}
+    local = load_problems(ProblemSource(kind="kaggle", name=str(tmp_path), split="a.csv", test="b.csv"))
+    assert local == loaded
+    (tmp_path / "a.csv").write_text("question,answer\n1 + 1?,#### 2\n2 + 2?,\n")
+    with pytest.raises(InputError, match=r"a\.csv:3: answer must be text or a number, got ''"):
+        load_problems(ProblemSource(kind="huggingface", name=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"kind": "builtin", "name": "arithmetic"}),
+        ({"task": "high_card_duel"}, {"kind": "builtin", "name": "high_card_duel"}),
+        ({"data_source": "jsonl", "data_path": "a:b.jsonl"}, {"kind": "jsonl", "name": "a:b.jsonl", "held_out": 0.1}),
+        ({"data_source": "huggingface"}, {"kind": "huggingface", "name": "openai/gsm8k", "subset": "main"}),
+        (
+            {"data_source": "huggingface", "data_path": "openai/gsm8k:socratic", "split": "all"},
+            {"kind": "huggingface", "name": "openai/gsm8k", "subset": "socratic", "split": "all", "held_out": 0.1},
+        ),
+        ({"data_source": "tfds"}, {"kind": "tfds", "name": "gsm8k"}),
+        ({"data_source": "tfds", "data_path": "a/b:1.0.0"}, {"kind": "tfds", "name": "a/b:1.0.0", "held_out": 0.1}),
+        (
+            {"data_source": "kaggle"},
+            {"kind": "kaggle", "name": "thedevastator/grade-school-math-8k-q-a", "subset": "main"},
+        ),
+    ],
+)
+def test_a_configuration_names_one_source_with_something_to_validate_on(settings, expected):
+    source = source_of(GrpoDataSettings(**settings), num_train=None, num_test=8, seed=3)
+    assert (source.num_test, source.seed) == (8, 3)
+    for field, value in {"subset": None, "split": "train", **expected}.items():
+        assert (getattr(source, field) if field != "held_out" else 1 - source.train_fraction) == pytest.approx(value)
+    has_its_own = source.kind == "builtin" or source.test == "test"
+    assert has_its_own == ("held_out" not in expected)
+
+
+def test_the_number_validated_on_moves_no_question_into_training(tmp_path):
+    rows = [{"question": f"{number} + 1?", "answer": number + 1} for number in range(200)]
+    settings = GrpoDataSettings(data_source="jsonl", data_path=written(tmp_path / "rows.jsonl", *rows))
+    few, many, none = (load_problems(source_of(settings, num_train=None, num_test=n, seed=0)) for n in (2, 200, 0))
+    assert (len(few.test), few.train) == (2, many.train)
+    assert len(many.train) + len(many.test) == 200
+    assert (len(none.train), none.test) == (200, ())

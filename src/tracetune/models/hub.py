@@ -5,6 +5,7 @@ HF_HUB_OFFLINE, HF_HOME and HF_TOKEN mean what they mean to huggingface_hub.
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -14,6 +15,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 
 from tracetune.config.aliases import near_names, resolve_alias
@@ -60,27 +62,29 @@ def _download(name: str, repository: str) -> Path:
             ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
         )
     except (OSError, HTTPError, HFValidationError) as error:
-        raise _explained(name, repository, error) from error
+        raise hub_error("model", name, repository, error, suggestion=_suggestion(name)) from error
     return _model_folder(Path(found))
 
 
-def _explained(name: str, repository: str, error: Exception) -> TracetuneError:
+def hub_error(
+    kind: Literal["model", "dataset"], name: str, repository: str, error: Exception, *, suggestion: str = ""
+) -> TracetuneError:
     """What went wrong with a download and what to do about it."""
-    where = f"model {name!r}" if name == repository else f"model {name!r} ({repository})"
+    where = f"{kind} {name!r}" if name == repository else f"{kind} {name!r} ({repository})"
+    page = repository if kind == "model" else f"datasets/{repository}"
+    command = f"hf download {repository}" + ("" if kind == "model" else " --repo-type dataset")
     if isinstance(error, GatedRepoError):
         return Unavailable(
-            f"{where}: its owner asks for a licence; accept it at huggingface.co/{repository} and set HF_TOKEN"
+            f"{where}: its owner asks for a licence; accept it at huggingface.co/{page} and set HF_TOKEN"
         )
-    if isinstance(error, RepositoryNotFoundError | HFValidationError):
-        return NotFound(
-            f"{where}: no such folder or repository{_suggestion(name)}; a private repository needs HF_TOKEN set"
-        )
+    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError):
+        return NotFound(f"{where}: no such folder or repository{suggestion}; a private repository needs HF_TOKEN set")
     if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
         return Unavailable(
             f"{where}: no such folder, not downloaded yet, and the hub is switched off or out of reach; run "
-            f"`hf download {repository}` while online, or pass the model's folder"
+            f"`{command}` while online, or pass the {kind}'s folder"
         )
-    return Unavailable(f"{where}: download failed ({error}); try again, or pass the model's folder")
+    return Unavailable(f"{where}: download failed ({error}); try again, or pass the {kind}'s folder")
 
 
 def _suggestion(name: str) -> str:

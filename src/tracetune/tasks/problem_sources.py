@@ -9,18 +9,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tracetune.config.grpo_schema import GrpoDataSettings
 from tracetune.core.errors import InputError
 from tracetune.core.values import Problem
+from tracetune.data.dataset_files import read_json_rows
+from tracetune.data.hub_rows import huggingface_rows, kaggle_rows, tfds_rows
 from tracetune.tasks.problem_split import LoadedProblems, hash_share, keep_first, split_problems
-from tracetune.tasks.question_rows import question_hash, read_json_rows, row_to_problem
+from tracetune.tasks.question_rows import question_hash, row_to_problem
 from tracetune.tasks.registry import get_task, task_options
 
 Kind = Literal["builtin", "jsonl", "huggingface", "tfds", "kaggle"]
 
 NUM_BUILTIN_TRAIN = 4096
 NUM_BUILTIN_TEST = 512
-# Of a built-in task without a split of its own, one question in ten is never trained on.
-BUILTIN_TRAIN_SHARE = 0.9
+# Where a source has no test part of its own, one question in ten is never trained on.
+TRAIN_SHARE = 0.9
 # So many draws without a new question mean that there is none left.
 DRY_DRAWS = 1000
 
@@ -60,6 +63,38 @@ class ProblemSource:
         for option, count in (("num_train", self.num_train), ("num_test", self.num_test)):
             if count is not None and count < 0:
                 raise InputError(f"{option} must be at least 0, or null for all, got {count!r}")
+
+
+# GSM8K on each hub: its name, and the subset that holds the plain questions.
+GSM8K: dict[Kind, tuple[str, str | None]] = {
+    "huggingface": ("openai/gsm8k", "main"),
+    "tfds": ("gsm8k", None),
+    "kaggle": ("thedevastator/grade-school-math-8k-q-a", "main"),
+}
+
+
+def source_of(settings: GrpoDataSettings, *, num_train: int | None, num_test: int, seed: int) -> ProblemSource:
+    """The source that a configuration names, with `num_test` problems to validate on.
+
+    A hub without `data_path` is GSM8K with its own test split. Elsewhere one question in ten is held out by
+    hash, unless `num_test` is 0; what of it is not validated on does not train either.
+    `data_path` may name a subset after a colon: `openai/gsm8k:socratic`.
+    """
+    kind = settings.data_source
+    counts: dict[str, Any] = {"num_train": num_train, "num_test": num_test, "seed": seed}
+    if kind == "builtin":
+        return ProblemSource(kind=kind, name=settings.task or "arithmetic", **counts)
+    share = TRAIN_SHARE if num_test else 1.0
+    if kind == "jsonl":
+        return ProblemSource(kind=kind, name=settings.data_path or "", train_fraction=share, **counts)
+    split = settings.split or "train"
+    if settings.data_path in (None, GSM8K[kind][0]):
+        name, subset = GSM8K[kind]
+        return ProblemSource(kind=kind, name=name, subset=subset, split=split, test="test", **counts)
+    name, _, subset = settings.data_path.partition(":")
+    if kind == "tfds" or Path(settings.data_path).expanduser().is_dir():
+        name, subset = settings.data_path, ""  # in TFDS a colon stands before a version
+    return ProblemSource(kind=kind, name=name, subset=subset or None, split=split, train_fraction=share, **counts)
 
 
 def load_problems(source: ProblemSource) -> LoadedProblems:
@@ -103,7 +138,8 @@ def _rows(source: ProblemSource, part: str) -> Iterator[tuple[str, Any]]:
     """Rows with their place; a hub's library is only loaded when it is asked."""
     if source.kind == "jsonl":
         return read_json_rows(Path(part).expanduser())
-    raise InputError(f"data source {source.kind}: not available")
+    read = {"huggingface": huggingface_rows, "tfds": tfds_rows, "kaggle": kaggle_rows}[source.kind]
+    return read(source.name, source.subset, part)
 
 
 def _renamed(row: Any, columns: tuple[str, str] | None, where: str) -> Any:
@@ -141,6 +177,6 @@ def _new_questions(problems: Iterator[Problem], side: str | None) -> Iterator[Pr
         problem = next(problems)
         key = question_hash(problem.prompt)
         num_dry = num_dry + 1 if key in seen else 0
-        if key not in seen and (side is None or (hash_share(key) < BUILTIN_TRAIN_SHARE) == (side == "train")):
+        if key not in seen and (side is None or (hash_share(key) < TRAIN_SHARE) == (side == "train")):
             yield problem
         seen.add(key)

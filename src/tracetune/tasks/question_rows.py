@@ -4,27 +4,17 @@
 after which the gold answer stands. Any other kind of training row is read as a trace: its prompt and final answer.
 """
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from tracetune.core.errors import InputError
 from tracetune.core.ids import content_hash
 from tracetune.core.values import Problem
 from tracetune.data.formats import GOLD_MARK, MAX_PLAIN_ANSWER, row_to_trace
-from tracetune.data.records import MAX_RECORD_BYTES, Record, read_records
-from tracetune.data.strict_json import parse_json
 from tracetune.data.text import THOUSANDS, same_text
 
 QUESTIONS = ("question", "prompt", "problem")
 ANSWERS = ("expected_answer", "answer")
-
-
-def read_json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """`file:line` and value of every row of a JSONL file or JSON array. Raises InputError, NotFound."""
-    for record in read_records(path):
-        where = f"{path}:{record.line}"
-        yield where, _value(record, where)
 
 
 def row_to_problem(row: Any, where: str) -> Problem:
@@ -95,12 +85,3 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{where} must be text or a number, got {value!r:.80}")
     return value
-
-
-def _value(record: Record, where: str) -> Any:
-    if record.data is None:
-        raise InputError(f"{where}: a row has at most {MAX_RECORD_BYTES // 2**20} MiB; split it")
-    try:
-        return parse_json(record.data)
-    except InputError as error:
-        raise InputError(f"{where}: {error}; repair or remove the row") from error
