@@ -12,7 +12,8 @@ import tracetune
 from tracetune.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("jax", "optax", "pyarrow", "scipy", "sqlalchemy", "alembic", "tokenizers", "huggingface_hub", "omegaconf")
+HEAVY = ("jax", "optax", "pyarrow", "scipy", "sqlalchemy", "alembic", "tokenizers", "huggingface_hub")
+HEAVY += ("omegaconf", "hydra")
 
 
 def commands(group: typer.Typer = app, prefix: str = "tracetune") -> Iterator[tuple[str, object]]:
@@ -42,6 +43,21 @@ def test_every_key_of_a_training_file_is_documented():
     readme = (ROOT / "training" / "README.md").read_text()
     missing = sorted({dial.key for dial in DIALS if f"`{dial.key}`" not in readme})
     assert not missing
+
+
+def test_every_key_and_option_of_grpo_is_documented():
+    from tracetune.config.compose import EVALUATE, TRAIN, options
+    from tracetune.config.grpo_dials import EVALUATE_DIALS, GRPO_DIALS
+
+    readme = (ROOT / "training" / "README.md").read_text()
+    groups = (*TRAIN.groups, *TRAIN.added_groups, *EVALUATE.groups)
+    names = {dial.key for dial in (*GRPO_DIALS, *EVALUATE_DIALS)} | {name for each in groups for name in options(each)}
+    assert not sorted(name for name in names if f"`{name}`" not in readme)
+
+
+def test_every_script_at_the_root_stands_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert not [path.name for path in ROOT.glob("*.py") if f"`{path.name}`" not in readme]
 
 
 @pytest.mark.parametrize("verb", tracetune.__all__)

@@ -1,11 +1,9 @@
 """`tracetune`: every verb of the house. Heavy imports happen inside the verb that needs them."""
 
-import sys
-
 import typer
 
-from tracetune.cli import dataset, evaluation, ingest, quickstart, rollouts, score, train
-from tracetune.core.errors import TracetuneError
+from tracetune.cli import dataset, evaluation, grpo, ingest, quickstart, rollouts, score, train
+from tracetune.cli.errors import told_errors
 
 app = typer.Typer(
     name="tracetune",
@@ -21,17 +19,16 @@ app.command(rich_help_panel=RECORDS)(ingest.ingest)
 app.command("make-traces", rich_help_panel=RECORDS)(ingest.make_traces)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=RECORDS)
 app.command(rich_help_panel=MODELS)(train.sft)
+app.command("train", context_settings=grpo.UNTOUCHED, rich_help_panel=MODELS)(grpo.train)
 app.command(rich_help_panel=MODELS)(train.reproduce)
 app.command(rich_help_panel=MODELS)(rollouts.rollouts)
+evaluation.app.command(context_settings=grpo.UNTOUCHED)(grpo.checkpoint)
 app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(score.score)
 app.command(rich_help_panel=MODELS)(score.generate)
 
 
 def main() -> None:
-    """Run one command; an error of ours is one line on stderr and exit code 1."""
-    try:
+    """Run one command; an error of ours is told on stderr and exits 1."""
+    with told_errors():
         app()
-    except TracetuneError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        sys.exit(1)

@@ -16,7 +16,7 @@ from tracetune.config.grpo_schema import EvaluateSettings, GrpoConfig
 from tracetune.core.errors import InputError
 
 CONF = Path(__file__).parent / "conf"
-HYDRA_VERSION = "1.3"
+_HYDRA_VERSION = "1.3"
 
 
 class Program(NamedTuple):
@@ -84,7 +84,7 @@ def _compose(program: Program, overrides: Sequence[str], resolve: Any) -> Any:
 
 def _hydra_compose(program: Program, overrides: Sequence[str]) -> DictConfig:
     try:
-        with initialize_config_dir(config_dir=str(CONF), version_base=HYDRA_VERSION):
+        with initialize_config_dir(config_dir=str(CONF), version_base=_HYDRA_VERSION):
             return compose(program.config_name, overrides=list(overrides))
     except HydraException as error:
         raise InputError(f"config: {' '.join(str(error).split())}") from error

@@ -1,0 +1,53 @@
+"""`tracetune train` and `tracetune eval checkpoint`, also as `run_training.py` and `evaluate.py`: Hydra's words."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from tracetune.cli.errors import MISUSED, told_errors
+
+# Hydra reads every word itself, --help included.
+UNTOUCHED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def train(context: typer.Context) -> None:
+    """Improve a model with GRPO: [group=option] [key=value] [+experiment=quick_test] [--multirun] [--cfg job]."""
+    train_program(context.args)
+
+
+def checkpoint(context: typer.Context) -> None:
+    """Measure a checkpoint of a GRPO run: checkpoint_dir=… [step=N] [inference_config=…] [num_passes=K]."""
+    evaluate_program(context.args)
+
+
+def train_program(words: Sequence[str] | None = None) -> None:
+    """GRPO as a whole program; None reads the command line."""
+    from tracetune.config.compose import TRAIN
+    from tracetune.config.program import check_words, run_words
+
+    words = sys.argv[1:] if words is None else words
+    with told_errors(MISUSED):
+        check_words(TRAIN, words)
+    from tracetune.app.grpo_job import train
+
+    with told_errors():
+        result = run_words(TRAIN, train, words)
+    if result is not None:
+        typer.echo(f"{result.status}: {result.num_steps} steps\n{result.folder}")
+
+
+def evaluate_program(words: Sequence[str] | None = None) -> None:
+    """The evaluation of a checkpoint as a whole program; None reads the command line."""
+    from tracetune.config.compose import EVALUATE
+    from tracetune.config.program import check_words, run_words
+
+    words = sys.argv[1:] if words is None else words
+    with told_errors(MISUSED):
+        check_words(EVALUATE, words)
+    from tracetune.app.grpo_job import evaluate
+
+    with told_errors():
+        answers = run_words(EVALUATE, evaluate, words)
+    if answers is not None:
+        typer.echo(str(answers))
