@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint lock bench clean
+.PHONY: help setup demo test check lint lock bench tensorboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,12 @@ bench: setup  ## the figures of docs/performance.md on this machine
 	$(BIN)/python bench/sft.py
 	$(BIN)/python bench/lora_memory.py
 	$(BIN)/python bench/ingest.py
+
+LOGS ?= outputs
+tensorboard: setup  ## curves of the runs under LOGS (outputs) at port 6006
+	@$(BIN)/python -c 'import tensorboard' 2>/dev/null || \
+		{ echo 'error: TensorBoard is not installed; run $(BIN)/pip install -e ".[tensorboard]"' >&2; exit 1; }
+	@$(BIN)/python -m tensorboard.main --logdir $(LOGS) --port 6006
 
 clean:  ## remove the environment and caches; artifacts/ stays
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
