@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
@@ -83,11 +84,15 @@ def _compose(program: Program, overrides: Sequence[str], resolve: Any) -> Any:
 
 
 def _hydra_compose(program: Program, overrides: Sequence[str]) -> DictConfig:
+    # A caller may stand inside `initialize` of its own; Hydra holds one at a time.
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base=_HYDRA_VERSION):
             return compose(program.config_name, overrides=list(overrides))
     except HydraException as error:
         raise InputError(f"config: {' '.join(str(error).split())}") from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _resolve(program: Program, overrides: Sequence[str]) -> None:
