@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tracetune.config.compose import CONF, EVALUATE, TRAIN, check_overrides, compose_evaluate, compose_grpo, options
-from tracetune.config.grpo import config_mapping, resolve_evaluate, resolve_grpo, to_yaml
+from tracetune.config.grpo import config_mapping, deciding_mapping, resolve_evaluate, resolve_grpo, to_yaml
 from tracetune.config.grpo_dials import EVALUATE_DIALS, GRPO_DIALS
 from tracetune.config.grpo_schema import (
     EvaluateSettings,
@@ -311,6 +311,12 @@ def test_the_resolved_file_of_a_run_reads_back_to_the_same_settings(overrides):
     config = compose_grpo(overrides)
     assert resolve_grpo(OmegaConf.create(to_yaml(config))) == config
     assert resolve_grpo(config_mapping(config)) == config
+
+
+def test_where_a_run_is_written_and_told_decides_nothing():
+    same = ["wandb_disabled=true", "wandb_run=x", "training.log_dir=logs", "checkpoint_dir=c", "resume=never"]
+    assert deciding_mapping(compose_grpo(same)) == deciding_mapping(compose_grpo())
+    assert deciding_mapping(compose_grpo(["seed=1"])) != deciding_mapping(compose_grpo())
 
 
 def test_a_part_of_a_mapping_leaves_the_rest_at_its_defaults():

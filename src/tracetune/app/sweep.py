@@ -19,7 +19,7 @@ from tracetune.config.grpo_schema import GrpoTrainingSettings
 from tracetune.core.durable import write_durably
 
 RESULT, CONSOLE, TABLE = "result.json", "console.log", "sweep.json"
-ACCURACY, REWARD = "validation/accuracy", "reward"
+ACCURACY, REWARD = "validation_accuracy", "reward_mean"
 _POLL_SECONDS = 0.1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from tracetune.cli.errors import MISUSED, told_errors
+from tracetune.cli.train import same_command
 
 # Hydra reads every word itself, --help included.
 UNTOUCHED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -26,15 +27,19 @@ def train_program(words: Sequence[str] | None = None) -> None:
     from tracetune.config.compose import TRAIN
     from tracetune.config.program import check_words, run_words
 
-    words = sys.argv[1:] if words is None else words
+    again, words = same_command(), sys.argv[1:] if words is None else words
     with told_errors(MISUSED):
         check_words(TRAIN, words)
     from tracetune.app.grpo_job import train
 
     with told_errors():
         result = run_words(TRAIN, train, words)
-    if result is not None:
-        typer.echo(f"{result.status}: {result.num_steps} steps\n{result.folder}")
+    if result is None:
+        return
+    if result.signal_number is not None:
+        typer.echo(f"interrupted after step {result.num_steps}; to go on:\n  {again}", err=True)
+        raise SystemExit(128 + result.signal_number)
+    typer.echo(f"{result.status}: {result.num_steps} steps\n{result.folder}")
 
 
 def evaluate_program(words: Sequence[str] | None = None) -> None:

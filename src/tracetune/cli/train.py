@@ -59,13 +59,14 @@ def _show(rehearsal: "DryRun") -> None:
 
 def _tell(result: "SftResult") -> None:
     if result.signal_number is not None:
-        typer.echo(f"interrupted after step {result.num_steps}; to go on:\n  {_same_command()}", err=True)
+        typer.echo(f"interrupted after step {result.num_steps}; to go on:\n  {same_command()}", err=True)
         raise typer.Exit(128 + result.signal_number)
     loss = "" if result.loss is None else f", loss {result.loss:.4f}"
     typer.echo(f"{result.status}: {result.num_steps} steps{loss}\n{result.checkpoint}")
 
 
-def _same_command() -> str:
+def same_command() -> str:
+    """What was typed, to type again."""
     program = sys.argv[0]
     words = ["python", program] if program.endswith(".py") else [Path(program).name]
     return shlex.join([*words, *sys.argv[1:]])

@@ -31,6 +31,7 @@ from tracetune.core.errors import InputError
 GRPO_KEYS = Table(GRPO_DIALS, hint="--cfg job prints every key")
 EVALUATE_KEYS = Table(EVALUATE_DIALS, hint="--cfg job prints every key")
 _HUBS = ("huggingface", "tfds", "kaggle")
+_TOLD = ("checkpoint_dir", "log_dir", "save_interval_steps", "max_checkpoints_to_keep")
 _DEFAULT = GrpoConfig()
 
 
@@ -84,6 +85,14 @@ def config_mapping(config: GrpoConfig) -> dict[str, Any]:
             "weights": [reward.weight for reward in config.rewards],
         },
     }
+
+
+def deciding_mapping(config: GrpoConfig) -> dict[str, Any]:
+    """The part of `config_mapping` that decides what a run becomes; where it is written and told is left out."""
+    mapping = config_mapping(config)
+    sections = ("resume", *asdict(config.tracking))
+    training = {name: value for name, value in mapping["training"].items() if name not in _TOLD}
+    return {**{name: value for name, value in mapping.items() if name not in sections}, "training": training}
 
 
 def to_yaml(config: GrpoConfig) -> str:
