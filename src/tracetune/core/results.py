@@ -102,3 +102,52 @@ class Comparison:
     unpaired: tuple[str, ...]
     unscored: tuple[str, ...]
     verdict: Verdict
+
+
+class Change(NamedTuple):
+    """What came between stage `start` and the later stage `end`, counted from 0.
+
+    `p_adjusted` and `verdict` allow for every change of the same report being asked about (Holm).
+    """
+
+    start: int
+    end: int
+    comparison: Comparison
+    p_adjusted: float
+    verdict: Verdict
+
+
+class StageSlice(NamedTuple):
+    """The accuracy of every stage on the items of one category or difficulty."""
+
+    kind: Literal["category", "difficulty"]
+    name: str
+    accuracies: tuple[Accuracy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Evaluations in the order of training, on the items that every one of them scored: base → SFT → GRPO.
+
+    `changes` holds each step between neighbours, then the whole from first to last; with two stages these are one.
+    `journeys` has an item's answers stage by stage. `unpaired` and `unscored` name items left out.
+    """
+
+    names: tuple[str, ...]
+    models: tuple[str, ...]
+    accuracies: tuple[Accuracy, ...]
+    changes: tuple[Change, ...]
+    slices: tuple[StageSlice, ...]
+    journeys: tuple[tuple[EvalItem, ...], ...]
+    unpaired: tuple[str, ...]
+    unscored: tuple[str, ...]
+
+    @property
+    def steps(self) -> tuple[Change, ...]:
+        """The changes between neighbours."""
+        return self.changes[: len(self.names) - 1]
+
+    @property
+    def whole(self) -> Change:
+        """The change from the first stage to the last."""
+        return self.changes[-1]
