@@ -3,8 +3,10 @@
 Offered as `tracetune.train`: `train`, `create_optimizer`, `create_cluster_config`, `calculate_max_steps`.
 """
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -36,33 +38,30 @@ def train(cfg: "DictConfig | Mapping[str, Any] | GrpoConfig | None" = None) -> "
 
         check_words(TRAIN, sys.argv[1:])
         return run_words(TRAIN, train, sys.argv[1:])
-    from tracetune.app.grpo import run_grpo
-
     folder, in_sweep = _place("tunix-grpo")
-    try:
+    with _failure_kept(folder):
         config = _typed(cfg)
         if in_sweep:
             own = job_checkpoints(config.training.checkpoint_dir, folder)
             config = replace(config, training=replace(config.training, checkpoint_dir=own))
+        from tracetune.app.grpo import run_grpo
+
         result = run_grpo(config, output=folder)
-    except TracetuneError as error:
-        write_result(folder, "failed", {}, str(error))
-        raise
     write_result(folder, result.status, result.metrics)
     return result
 
 
 def evaluate(cfg: "DictConfig | Mapping[str, Any]") -> Path:
     """Measure as composed and return where the answers are. Raises like `train`."""
-    from tracetune.app.grpo_evaluate import evaluate_checkpoint
-
     folder, _ = _place("tunix-grpo-evaluate")
-    try:
-        answers = evaluate_checkpoint(resolve_evaluate(cfg))
-    except TracetuneError as error:
-        write_result(folder, "failed", {}, str(error))
-        raise
-    write_result(folder, "finished", {})
+    with _failure_kept(folder):
+        settings = resolve_evaluate(cfg)
+        from tracetune.app.grpo_evaluate import evaluate_checkpoint
+
+        answers = evaluate_checkpoint(settings)
+    # Each answer's meta says how the whole evaluation went.
+    with answers.open(encoding="utf-8") as lines:
+        write_result(folder, "finished", json.loads(next(lines))["meta"].get("metrics", {}))
     return answers
 
 
@@ -107,6 +106,17 @@ def create_cluster_config(
         training=config.training,
         rollout=config.generation,
     )
+
+
+@contextmanager
+def _failure_kept(folder: Path) -> Iterator[None]:
+    """Tell the sweep why a job failed, where it has a folder already."""
+    try:
+        yield
+    except TracetuneError as error:
+        if folder.is_dir():
+            write_result(folder, "failed", {}, str(error))
+        raise
 
 
 def _typed(cfg: "DictConfig | Mapping[str, Any] | GrpoConfig") -> GrpoConfig:
