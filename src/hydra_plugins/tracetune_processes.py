@@ -5,7 +5,7 @@ Hydra loads this file in every program of the environment, so it loads nothing o
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ from omegaconf import DictConfig, open_dict
 
 # Of the sweep itself, not of its jobs.
 _OWN = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode", "hydra.run")
+# The command of `tracetune` that runs a job of each program, by `hydra.job.name`.
+_VERBS = {"train": ("train",), "evaluate": ("eval", "checkpoint")}
 
 
 @dataclass
 class ProcessesConf:
-    """`num_parallel` jobs run at once. `verb` is the command of `tracetune` that runs one."""
+    """`num_parallel` jobs run at once."""
 
     _target_: str = "hydra_plugins.tracetune_processes.Processes"
     num_parallel: int = 1
-    verb: list[str] = field(default_factory=lambda: ["train"])
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="processes", node=ProcessesConf, provider="tracetune")
@@ -35,8 +36,8 @@ ConfigStore.instance().store(group="hydra/launcher", name="processes", node=Proc
 class Processes(Launcher):
     """Starts each job as the command line would, in its folder under the sweep's; a failed job stops no other."""
 
-    def __init__(self, num_parallel: int = 1, verb: Sequence[str] = ("train",)) -> None:
-        self.num_parallel, self.verb = num_parallel, verb
+    def __init__(self, num_parallel: int = 1) -> None:
+        self.num_parallel = num_parallel
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what composing a job needs; the function itself is called by each process anew."""
@@ -68,7 +69,7 @@ class Processes(Launcher):
         if "training" in composed:
             own = quote(job_checkpoints(composed.training.checkpoint_dir, folder))
             given += [f"checkpoint_dir={own}", f"training.checkpoint_dir={own}"]
-        command = (sys.executable, "-m", "tracetune", *self.verb, *self._flags(), *given)
+        command = (sys.executable, "-m", "tracetune", *_VERBS[self.config.hydra.job.name], *self._flags(), *given)
         return Job(number, tuple(word for word in words if word not in common), folder, command)
 
     def _flags(self) -> list[str]:

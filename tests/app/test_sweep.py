@@ -122,12 +122,14 @@ def test_the_best_job_is_the_most_accurate_then_the_best_rewarded():
 
 
 def test_the_table_holds_every_job_and_names_the_best():
-    told = table([outcome(0, accuracy=0.25, reward=-0.5), outcome(1, accuracy=0.75, reward=1.5), outcome(2, "failed")])
+    failed = outcome(2, "failed")._replace(error="no such weights")
+    told = table([outcome(0, accuracy=0.25, reward=-0.5), outcome(1, accuracy=0.75, reward=1.5), failed])
     assert told.split("\n") == [
         "job  status    accuracy  reward   overrides",
         "0    finished  0.2500    -0.5000  grpo.beta=0",
         "1    finished  0.7500    1.5000   grpo.beta=1",
         "2    failed    –         –        grpo.beta=2",
+        "job 2: no such weights",
         "",
         "best: job 1: grpo.beta=1",
         "sweep/1",

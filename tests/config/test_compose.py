@@ -260,6 +260,35 @@ def test_every_mistake_is_told_at_once_with_the_nearest_right_word():
 
 
 @pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("learning_rate=1e-5", "unknown key; did you mean optimizer.learning_rate?"),
+        ("num_generations=8", "unknown key; did you mean grpo.num_generations?"),
+        ("data_source=jsonl", "unknown key; did you mean training.data_source?"),
+        ("training.eval_every_n_steps=10", "unknown key; did you mean training.eval_interval_steps?"),
+        ("+foo=1", "unknown key; --cfg job prints every key"),
+        ("hydra/launcher=submitit_slurm", 'is not installed; run pip install "tracetune[slurm]"'),
+        ("hydra/launcher=ray", 'is not installed; run pip install "tracetune[ray]"'),
+    ],
+)
+def test_a_word_that_is_nearly_right_is_told_what_is(word, told):
+    assert mistakes(word) == [f"override {word!r}: {told}"]
+
+
+def test_a_repository_in_a_groups_place_is_told_where_it_goes():
+    (told,) = mistakes("model=Qwen/Qwen3-0.6B")
+    assert told.endswith("; a folder or repository is written model.path=Qwen/Qwen3-0.6B")
+
+
+def test_a_word_of_hydras_own_that_it_refuses_is_told_in_one_line():
+    assert mistakes("hydra/launcher=nowhere") == [
+        "config: In 'hydra/config': Could not find 'hydra/launcher/nowhere' Available options in 'hydra/launcher': "
+        "basic processes",
+    ]
+    compose_grpo(["hydra/launcher=basic", "hydra.run.dir=here"])
+
+
+@pytest.mark.parametrize(
     ("key", "wrong", "right"),
     [
         ("grpo.epsilon", "0", "0.01"),

@@ -122,7 +122,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     chosen = best(outcomes)
     told = "no job was measured" if chosen is None else f"best: job {chosen.number}: {_named(chosen)}\n{chosen.folder}"
-    return "\n".join([*lines, "", told])
+    reasons = [f"job {outcome.number}: {outcome.error}" for outcome in outcomes if outcome.error]
+    return "\n".join([*lines, *reasons, "", told])
 
 
 class _Running(NamedTuple):

@@ -1,6 +1,7 @@
 """Hydra's composition of the YAML tree in `config/conf`, with every mistake told at once before Hydra meets it."""
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,15 @@ class Program(NamedTuple):
     added_groups: tuple[str, ...] = ()
 
 
+class _Plugin(NamedTuple):
+    module: str
+    extra: str
+
+
+_LAUNCHERS = {
+    "submitit": _Plugin("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "ray": _Plugin("hydra_plugins.hydra_ray_launcher", "ray"),
+}
 TRAIN = Program(
     "config",
     GRPO_KEYS,
@@ -90,7 +100,8 @@ def _hydra_compose(program: Program, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(config_dir=str(CONF), version_base=_HYDRA_VERSION):
             return compose(program.config_name, overrides=list(overrides))
     except HydraException as error:
-        raise InputError(f"config: {' '.join(str(error).split())}") from error
+        told = " ".join(str(error).partition("Config search path")[0].split())
+        raise InputError(f"config: {told}") from error
     finally:
         GlobalHydra.instance().hydra = outer
 
@@ -139,14 +150,17 @@ def _read(program: Program, overrides: Sequence[str], *, sweep: bool) -> _Read:
 
 def _mistake(program: Program, override: Override, *, sweep: bool) -> str | None:
     key = override.key_or_group
-    if key.partition("/")[0] == "hydra" or key.startswith("hydra."):
+    if key == "hydra/launcher":
+        return _launcher_mistake(str(override.input_line).partition("=")[2])
+    if key.startswith(("hydra/", "hydra.")):
         return None
     if override.is_sweep_override() and not sweep:
         return "several values need --multirun; a list is written [a,b]"
     if key in program.groups or key in program.added_groups:
         return _group_mistake(program, override)
     if key not in program.keys.known and key not in program.keys.sections:
-        near = nearest(key, (*program.groups, *program.added_groups)) if "." not in key else ""
+        same = [known for known in program.keys.known if known.endswith(f".{key}")]
+        near = nearest(key, (*program.groups, *program.added_groups)) if "." not in key and not same else ""
         return f"unknown key{near or program.keys.suggest(key)}"
     return f"is there already; write it without +: {str(override.input_line)[1:]}" if _appends(override) else None
 
@@ -163,8 +177,18 @@ def _group_mistake(program: Program, override: Override) -> str | None:
     for choice in _choices(override):
         option = choice.partition("=")[2]
         if option not in known:
-            return f"no such option {option!r}{nearest(option, known)}; {group} is one of {', '.join(known)}"
+            path = f"; a folder or repository is written model.path={option}" if group == "model" else ""
+            return f"no such option {option!r}{nearest(option, known)}; {group} is one of {', '.join(known)}{path}"
     return None
+
+
+def _launcher_mistake(launcher: str) -> str | None:
+    """A launcher whose plugin is not in this environment, with what installs it."""
+    family = launcher.partition("_")[0]
+    plugin = _LAUNCHERS.get(family)
+    if plugin is None or find_spec(plugin.module) is not None:
+        return None
+    return f'is not installed; run pip install "tracetune[{plugin.extra}]"'
 
 
 def _appends(override: Override) -> bool:
