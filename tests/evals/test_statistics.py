@@ -62,6 +62,12 @@ def test_no_flips_still_leave_an_interval_around_zero():
     assert interval == bonett_price(0, 0, 50)
 
 
+def test_items_that_all_flipped_one_way_still_leave_an_interval():
+    assert paired_interval(40, 0, 40) == bonett_price(40, 0, 40)
+    assert paired_interval(0, 40, 40) == bonett_price(0, 40, 40)
+    assert paired_interval(39, 0, 40) != bonett_price(39, 0, 40)
+
+
 def test_bonett_price_agrees_with_the_formula_worked_by_hand():
     # 14 and 4 flips of 100: shares 15/102 and 5/102, difference 0.09804, variance (0.19608 - 0.00961)/102.
     interval = bonett_price(14, 4, 100)

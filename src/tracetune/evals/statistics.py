@@ -43,13 +43,14 @@ def wilson(correct: int, total: int, *, confidence: float = 0.95) -> Interval:
 def paired_interval(fixed: int, broken: int, total: int, *, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Interval for the change in accuracy, after − before, over the same items.
 
-    A BCa bootstrap over items (Efron 1987). With fewer than 20 flips the resamples are too coarse, and with
-    none they collapse to a point, so the adjusted Wald interval for paired proportions takes over (Bonett and
-    Price 2012). Both keep 95 % coverage within about two points from 30 items on: `tests/evals/test_coverage.py`.
+    A BCa bootstrap over items (Efron 1987). With fewer than 20 flips the resamples are too coarse, and with none,
+    or every item flipped one way, they collapse to a point, so the adjusted Wald interval for paired proportions
+    takes over (Bonett and Price 2012). Both keep 95 % coverage within about two points from 30 items on:
+    `tests/evals/test_coverage.py`.
     """
     if fixed < 0 or broken < 0 or total <= 0 or fixed + broken > total:
         raise ValueError(f"paired_interval: {fixed} fixed and {broken} broken do not fit in {total} pairs")
-    if fixed + broken < MIN_DISCORDANT_FOR_BOOTSTRAP:
+    if fixed + broken < MIN_DISCORDANT_FOR_BOOTSTRAP or total in (fixed, broken):
         return bonett_price(fixed, broken, total, confidence=confidence)
     return bca_bootstrap(fixed, broken, total, confidence=confidence, seed=seed)
 
