@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,25 +52,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.
 Gate = Annotated[bool, typer.Option("--fail-on-regression", help="Exit 1 when the model got significantly worse.")]
 
 
+Names = Annotated[
+    str | None, typer.Option(help="What the stages are called, `base,SFT,GRPO`; by default as their files.")
+]
+
+
 @app.command()
 def compare(
-    before: Annotated[Path, typer.Argument(help="Answers of the model before.")],
-    after: Annotated[Path, typer.Argument(help="Answers of the model after, on the same items.")],
+    files: Annotated[list[Path], typer.Argument(help="BEFORE AFTER, or more stages in order, on the same items.")],
     output: Output,
     *,
+    names: Names = None,
     eval_set: EvalSet = None,
     as_json: AsJson = False,
     fail_on_regression: Gate = False,
 ) -> None:
-    """Compare two evaluations item by item: what was fixed, what broke, and how sure that is."""
-    from tracetune.app.report import numbers, sentences
-    from tracetune.app.report import report as write
+    """Compare evaluations item by item: what was fixed, what broke, and how sure that is."""
+    if len(files) == 2 and names is None:
+        before, after = files
+        report(before, after, output, eval_set=eval_set, as_json=as_json, fail_on_regression=fail_on_regression)
+        return
+    from tracetune.app.stages import report_stages, stage_numbers, stage_sentences
 
-    written = write(before, after, output, eval_set=eval_set)
-    if as_json:
-        typer.echo(json.dumps(numbers(written), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        typer.echo("\n".join(sentences(written)))
+    called = () if names is None else tuple(name.strip() for name in names.split(","))
+    written = report_stages(files, output, names=called, eval_set=eval_set)
+    _tell(stage_numbers(written) if as_json else stage_sentences(written))
     if fail_on_regression and written.regressed:
         raise typer.Exit(1)
 
@@ -85,4 +91,17 @@ def report(
     fail_on_regression: Gate = False,
 ) -> None:
     """Compare two evaluations, named by options as `training/eval_report.py` does."""
-    compare(before, after, output, eval_set=eval_set, as_json=as_json, fail_on_regression=fail_on_regression)
+    from tracetune.app.report import numbers, sentences
+    from tracetune.app.report import report as write
+
+    written = write(before, after, output, eval_set=eval_set)
+    _tell(numbers(written) if as_json else sentences(written))
+    if fail_on_regression and written.regressed:
+        raise typer.Exit(1)
+
+
+def _tell(what: dict[str, Any] | tuple[str, ...]) -> None:
+    if isinstance(what, dict):
+        typer.echo(json.dumps(what, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        typer.echo("\n".join(what))

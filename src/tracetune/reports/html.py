@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from importlib.resources import files
 
 from tracetune.core.results import Comparison, EvalItem, Pair, Slice
 from tracetune.reports import svg
+from tracetune.reports.page import MARKS, frame, long_text, outcome_class, square, unbroken, warning
 from tracetune.reports.wording import (
     VERDICT_MARKS,
     cut,
@@ -19,7 +19,6 @@ from tracetune.reports.wording import (
     power,
 )
 
-MARKS = {"both right": "✓", "fixed": "▲", "broken": "▼", "both wrong": "·"}
 MEANINGS = {
     "both right": "right both times",
     "fixed": "fixed: wrong before, right after",
@@ -27,47 +26,29 @@ MEANINGS = {
     "both wrong": "wrong both times",
 }
 DENSE_FROM_ITEMS = 600
-MAX_TEXT_CHARS = 20_000
 
 
 def render_html(comparison: Comparison) -> str:
     """The whole page; the same comparison always gives the same bytes."""
-    body = "".join(
-        (
-            *_header(comparison),
-            *_grid(comparison),
-            *_slices(comparison.slices),
-            *_pairs_table(comparison),
-            *_answers(comparison),
-            *_method(comparison),
-        )
+    body = (
+        *_header(comparison),
+        *_grid(comparison),
+        *_slices(comparison.slices),
+        *_pairs_table(comparison),
+        *_answers(comparison),
+        *_method(comparison),
     )
-    style = files("tracetune.reports").joinpath("page.css").read_text("utf-8")
-    verdict_class = comparison.verdict.split()[0]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(headline(comparison))}</title>\n<style>\n{style}</style></head>\n"
-        f'<body class="{verdict_class}"><main>\n{body}</main></body></html>\n'
-    )
+    return frame(headline(comparison), comparison.verdict.split()[0], body)
 
 
 def _header(comparison: Comparison) -> Iterator[str]:
     before, after = escape(cut(comparison.before_model, 200)), escape(cut(comparison.after_model, 200))
     yield f'<header><span class="badge">{VERDICT_MARKS[comparison.verdict]} {comparison.verdict}</span>'
-    yield f'<h1>{_unbroken(headline(comparison))}</h1><p class="lead">{_unbroken(evidence(comparison))}</p>'
+    yield f'<h1>{unbroken(headline(comparison))}</h1><p class="lead">{unbroken(evidence(comparison))}</p>'
     yield f'<p class="models">before <b>{before}</b> · after <b>{after}</b></p>'
     yield f'<div class="hero">{svg.before_after(comparison)}</div>'
-    lines = left_out(comparison)
-    if lines:
-        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-        yield f'<div class="warn"><b>Left out, counted neither for nor against</b><ul>{items}</ul></div>'
+    yield warning(left_out(comparison))
     yield "</header>\n"
-
-
-def _unbroken(sentence: str) -> str:
-    """Escaped, with no line break between a number and its percent sign."""
-    return escape(sentence).replace(" %", "&nbsp;%")
 
 
 def _grid(comparison: Comparison) -> Iterator[str]:
@@ -80,7 +61,7 @@ def _grid(comparison: Comparison) -> Iterator[str]:
     dense = " dense" if len(comparison.pairs) >= DENSE_FROM_ITEMS else ""
     yield f'<section class="flips{dense}"><h2>Every item, one square</h2><ul class="legend">'
     for name, count in counts.items():
-        yield f"<li>{_square(name)} {count} {MEANINGS[name]}</li>"
+        yield f"<li>{square(name)} {count} {MEANINGS[name]}</li>"
     yield '</ul><div class="waffle">'
     for category, pairs in groups.items():
         yield f'<div class="row"><h3>{escape(category)}</h3><div class="squares">'
@@ -95,16 +76,8 @@ def _item_square(pair: Pair, name: str, numbers: dict[str, int]) -> str:
     title = escape(f"{pair.after.eval_id}: {MEANINGS[name]}\n{cut(pair.after.prompt, 120)}")
     number = numbers.get(pair.after.eval_id)
     if number is None:
-        return f'<span class="sq {_class(name)}" title="{title}">{MARKS[name]}</span>'
-    return f'<a class="sq {_class(name)}" href="#flip-{number}" title="{title}">{MARKS[name]}</a>'
-
-
-def _square(name: str) -> str:
-    return f'<span class="sq {_class(name)}" aria-hidden="true">{MARKS[name]}</span>'
-
-
-def _class(name: str) -> str:
-    return name.replace(" ", "-")
+        return f'<span class="sq {outcome_class(name)}" title="{title}">{MARKS[name]}</span>'
+    return f'<a class="sq {outcome_class(name)}" href="#flip-{number}" title="{title}">{MARKS[name]}</a>'
 
 
 def _slices(slices: Sequence[Slice]) -> Iterator[str]:
@@ -158,10 +131,10 @@ def _answers(comparison: Comparison) -> Iterator[str]:
 
 def _details(pair: Pair, name: str, number: int) -> Iterable[str]:
     item = pair.after
-    yield f'<details id="flip-{number}"><summary>{_square(name)}<span class="id">{escape(cut(item.eval_id, 40))}</span>'
+    yield f'<details id="flip-{number}"><summary>{square(name)}<span class="id">{escape(cut(item.eval_id, 40))}</span>'
     yield f'<span class="q">{escape(cut(item.prompt, 200))}</span></summary><div class="texts">'
-    yield f'<div class="wide"><h4>Question</h4><pre>{_text(item.prompt)}</pre></div>'
-    yield f'<div class="wide"><h4>Expected answer</h4><pre>{_text(item.expected_answer)}</pre></div>'
+    yield f'<div class="wide"><h4>Question</h4><pre>{long_text(item.prompt)}</pre></div>'
+    yield f'<div class="wide"><h4>Expected answer</h4><pre>{long_text(item.expected_answer)}</pre></div>'
     yield _answer("Before", pair.before)
     yield _answer("After", pair.after)
     yield "</div></details>"
@@ -170,12 +143,7 @@ def _details(pair: Pair, name: str, number: int) -> Iterable[str]:
 def _answer(side: str, item: EvalItem) -> str:
     verdict = "right" if item.score.correct else "wrong"
     heading = f"{side}: {verdict} ({escape(cut(item.score.reason, 160))})"
-    return f'<div class="{verdict}"><h4>{heading}</h4><pre>{_text(item.response) or "(nothing)"}</pre></div>'
-
-
-def _text(text: str) -> str:
-    shown = text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + "…"
-    return escape(shown)
+    return f'<div class="{verdict}"><h4>{heading}</h4><pre>{long_text(item.response) or "(nothing)"}</pre></div>'
 
 
 def _method(comparison: Comparison) -> Iterator[str]:

@@ -1,9 +1,9 @@
-"""Comparison → the numbers a program wants, as one JSON object; texts of items are left to the other reports."""
+"""Comparison or Stages → the numbers a program wants, as JSON; texts of items are left to the other reports."""
 
 import math
 from typing import Any
 
-from tracetune.core.results import Accuracy, Comparison
+from tracetune.core.results import Accuracy, Change, Comparison, Stages
 
 
 def summarize(comparison: Comparison) -> dict[str, Any]:
@@ -35,6 +35,36 @@ def summarize(comparison: Comparison) -> dict[str, Any]:
         ],
         "unpaired": list(comparison.unpaired),
         "unscored": list(comparison.unscored),
+    }
+
+
+def summarize_stages(stages: Stages) -> dict[str, Any]:
+    """Every stage, and every change as `summarize` tells it, slices aside, with its adjusted p and verdict."""
+    return {
+        "verdict": stages.whole.verdict,
+        "stages": [
+            {"name": name, "model": model, **_accuracy(accuracy)}
+            for name, model, accuracy in zip(stages.names, stages.models, stages.accuracies, strict=True)
+        ],
+        "changes": [_change(stages, change) for change in stages.changes],
+        "slices": [
+            {"kind": part.kind, "name": part.name, "stages": [_accuracy(accuracy) for accuracy in part.accuracies]}
+            for part in stages.slices
+        ],
+        "unpaired": list(stages.unpaired),
+        "unscored": list(stages.unscored),
+    }
+
+
+def _change(stages: Stages, change: Change) -> dict[str, Any]:
+    told = summarize(change.comparison)
+    kept = ("delta", "delta_interval", "p_value", "confidence", "minimum_detectable_effect", "fixed", "broken")
+    return {
+        "from": stages.names[change.start],
+        "to": stages.names[change.end],
+        "verdict": change.verdict,
+        "p_adjusted": change.p_adjusted,
+        **{name: told[name] for name in kept},
     }
 
 

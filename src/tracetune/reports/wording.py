@@ -2,7 +2,7 @@
 
 import math
 
-from tracetune.core.results import Comparison, Interval, Pair
+from tracetune.core.results import Comparison, Interval, Pair, Stages
 
 ELLIPSIS = "…"
 VERDICT_MARKS = {"improved": "▲", "regressed": "▼", "no significant change": "="}
@@ -68,7 +68,7 @@ def power(comparison: Comparison) -> str:
     )
 
 
-def left_out(comparison: Comparison) -> tuple[str, ...]:
+def left_out(comparison: Comparison | Stages) -> tuple[str, ...]:
     """One line for each reason that items count nowhere; empty when every item counted."""
     lines = []
     if comparison.unpaired:
