@@ -91,7 +91,7 @@ def test_a_branch_does_not_see_its_siblings(family):
     packed = pack_groups([group], row_length=32, num_rows=1, pad_id=0)
     other = group._replace(branches=[*group.branches[:2], Branch([9] * 8, 0.0, [0.0] * 8)])
     changed = pack_groups([other], row_length=32, num_rows=1, pad_id=0)
-    first, second = (np.asarray(score(params(arch), stack_groups(batch))) for batch in (packed, changed))
+    first, second = (np.asarray(score(params(arch), None, stack_groups(batch))) for batch in (packed, changed))
     # Best-fit puts the longest branch, which differs, first; the two behind it must not have noticed.
     kept = packed.segments_BT[None] > 2
     np.testing.assert_allclose(first[kept], second[kept], atol=1e-5)
@@ -113,7 +113,7 @@ def test_the_scorer_agrees_with_the_definition_at_the_sampling_temperature():
     weights = params(arch)
     group = made_groups()[1]
     batch = pack_groups([group], row_length=32, num_rows=1, pad_id=0)
-    got = np.asarray(make_scorer(arch, temperature=TEMPERATURE)(weights, stack_groups(batch)))[0, 0]
+    got = np.asarray(make_scorer(arch, temperature=TEMPERATURE)(weights, None, stack_groups(batch)))[0, 0]
     tokens = [*group.prompt, *group.branches[1].tokens]
     from tracetune.models.transformer import forward, head_weights
 
@@ -136,7 +136,7 @@ def test_the_scorer_agrees_with_the_definition_at_the_sampling_temperature():
 def test_the_penalty_pulls_towards_the_reference():
     arch = ARCHS["qwen3"]
     batch = pack_groups(made_groups(), row_length=64, num_rows=1, pad_id=0)
-    own = make_scorer(arch, temperature=TEMPERATURE)(params(arch), stack_groups(batch))
+    own = make_scorer(arch, temperature=TEMPERATURE)(params(arch), None, stack_groups(batch))
     _, at_home = taken(arch, batch, ref=own)
     assert float(at_home.facts.sums["kl"]) == pytest.approx(0.0, abs=1e-4)
     _, away = taken(arch, batch, ref=own - 0.5)

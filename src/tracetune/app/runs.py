@@ -16,7 +16,14 @@ from tracetune.core.durable import fsync_path, write_durably
 from tracetune.core.errors import Conflict, Corrupt, NotFound, StorageError
 
 # Fields of a metrics line that two equal runs may differ in; every other byte is reproducible.
-TIMING_FIELDS = ("tokens_per_second", "timestamp")
+TIMING_FIELDS = (
+    "tokens_per_second",
+    "timestamp",
+    "rollout_seconds",
+    "reward_seconds",
+    "reference_seconds",
+    "update_seconds",
+)
 
 
 class RunFolder(NamedTuple):

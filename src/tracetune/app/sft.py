@@ -24,7 +24,7 @@ from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
 from tracetune.backends.local import LocalBackend
 from tracetune.config.resolve import to_yaml
-from tracetune.config.schema import SftConfig
+from tracetune.config.schema import Backend, SftConfig
 from tracetune.core.durable import write_durably
 from tracetune.core.errors import Conflict, InputError, StorageError, Unavailable
 from tracetune.core.ids import utc_now
@@ -77,7 +77,7 @@ def run_sft(
     Diverged when the loss is not finite; StorageError when the disk refuses (earlier checkpoints stay); and
     what reading the data and the model raises. Nothing is written before both are read.
     """
-    require_backend(config)
+    require_backend(config.backend)
     folder = RunFolder(output_folder(config, output), config.output)
     rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
     eval_rows = read_eval_rows(config)
@@ -94,12 +94,10 @@ def run_sft(
         return _Run(config, folder, prepared, reporter).execute(inputs)
 
 
-def require_backend(config: SftConfig) -> None:
+def require_backend(name: Backend) -> None:
     """Raises Unavailable with the install command for a backend that is not in this install."""
-    if config.backend != "local":
-        raise Unavailable(
-            f"backend: {config.backend!r} is not installed; run {INSTALL[config.backend]}, or set backend: local"
-        )
+    if name != "local":
+        raise Unavailable(f"backend: {name!r} is not installed; run {INSTALL[name]}, or set backend: local")
 
 
 def output_folder(config: SftConfig, output: Path | None) -> Path:

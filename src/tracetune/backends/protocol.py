@@ -1,10 +1,12 @@
-"""The one protocol between recipes and wherever the weights live; SFT needs these verbs and no more."""
+"""The protocols between recipes and wherever the weights live: a recipe needs these verbs and no more."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from tracetune.core.values import Batch
+from tracetune.core.values import Batch, Completion
+from tracetune.data.pack_groups import Group
 
 
 class StepMetrics(NamedTuple):
@@ -17,19 +19,33 @@ class StepMetrics(NamedTuple):
     num_targets: int
 
 
-class Backend(Protocol):
-    """Weights that can take a step, be saved with everything a resume needs, and be exported as a model."""
+class PolicyMetrics(NamedTuple):
+    """Facts of one policy step, per target token where nothing else is said.
 
-    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
-        """Accumulate the gradient over `batches`, all of one shape, and take one optimizer step.
+    `kl` is to the reference, 0 without one; `clip_share` of the tokens the clip silenced; `gap_mean` and `gap_max`
+    how far the sampler's log-probs are from the trainer's, in nats; `ref_seconds` and `update_seconds` where the
+    time went.
+    """
 
-        A loss or gradient that is not finite is reported in the metrics and leaves the weights as they were.
-        """
-        ...
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    num_targets: int
+    kl: float
+    clip_share: float
+    gap_mean: float
+    gap_max: float
+    ref_seconds: float
+    update_seconds: float
 
-    def eval_loss(self, batches: Sequence[Batch]) -> float:
-        """The mean loss in nats over every target of `batches`; nothing changes."""
-        ...
+    @property
+    def finite(self) -> bool:
+        """False when the step was refused, and left the weights as they were."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+class Saved(Protocol):
+    """Weights that can be saved with everything a resume needs, and be exported as a model."""
 
     def snapshot(self, folder: Path, meta: Mapping[str, Any]) -> None:
         """Save the whole training state and `meta` durably. Raises StorageError."""
@@ -44,4 +60,38 @@ class Backend(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write the trained model, or its adapter, durably in Hugging Face form. Raises StorageError."""
+        ...
+
+
+class Backend(Saved, Protocol):
+    """Weights that can take a supervised step."""
+
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
+        """Accumulate the gradient over `batches`, all of one shape, and take one optimizer step.
+
+        A loss or gradient that is not finite is reported in the metrics and leaves the weights as they were.
+        """
+        ...
+
+    def eval_loss(self, batches: Sequence[Batch]) -> float:
+        """The mean loss in nats over every target of `batches`; nothing changes."""
+        ...
+
+
+class PolicyBackend(Saved, Protocol):
+    """Weights that answer prompts and learn from what the answers earned."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], keys_PG2: Any) -> list[list[Completion]]:
+        """G completions of each of P prompts at the settings of training, one 64-bit key each: uint32 [P, G, 2]."""
+        ...
+
+    def answer(self, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int) -> list[Completion]:
+        """One completion per prompt, for validation; temperature 0 takes the likeliest tokens."""
+        ...
+
+    def update(self, groups: Sequence[Group]) -> Sequence[PolicyMetrics]:
+        """Take the optimizer steps of one batch of completions, `num_iterations` of them.
+
+        One that is not finite is the last of the list, and leaves the weights as they were.
+        """
         ...

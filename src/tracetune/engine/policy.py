@@ -18,8 +18,8 @@ from tracetune.models.head import token_logprobs
 from tracetune.models.transformer import Params, head_weights
 from tracetune.objectives.grpo import Counts, Objective, PolicyBatch, policy_loss
 
-# (weights, stack) → log-probs of the targets [A, B, T]; 0 where there is no target.
-Scorer = Callable[[Params, Stack], jax.Array]
+# (weights, adapter or None, stack) → log-probs of the targets [A, B, T]; 0 where there is no target.
+Scorer = Callable[[Params, Params | None, Stack], jax.Array]
 
 
 def stack_groups(batch: GroupBatch) -> Stack:
@@ -62,15 +62,15 @@ def policy_step_loss(objective: Objective, *, temperature: float, softcap: float
     return loss_of
 
 
-def make_scorer(arch: Arch, *, temperature: float) -> Scorer:
+def make_scorer(arch: Arch, *, temperature: float, lora_scale: float = 0.0) -> Scorer:
     """Compiled log-probs of a stack's targets under fixed weights; passes without a target are skipped."""
 
-    def score(params: Params, stack: Stack) -> Float[Array, "A B T"]:
+    def score(params: Params, lora: Params | None, stack: Stack) -> Float[Array, "A B T"]:
         passes = into_passes(stack)
 
         def one(i: jax.Array, logprobs_PRT: jax.Array) -> jax.Array:
             micro = jax.tree.map(lambda stream: stream[i], passes)
-            hidden_BTD = run_forward(params, arch, micro, lora=None, lora_scale=0.0)
+            hidden_BTD = run_forward(params, arch, micro, lora=lora, lora_scale=lora_scale)
             logprobs_BT = token_logprobs(
                 hidden_BTD,
                 head_weights(params, arch),

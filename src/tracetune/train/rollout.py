@@ -11,7 +11,8 @@ class Rollout:
     """Completion `index` of its problem's group. `prompt` is the text of `prompt_tokens`, template included.
 
     `parts` has one reward by name, before weights; None where a part failed, and then `total` is None, `error`
-    says why, and `advantage` is 0: such a row carries no gradient. `parsed` is the answer as the rewards read it.
+    says why, and `advantage` is 0: such a row carries no gradient. `parsed` is the answer as the rewards read it;
+    `timeouts` counts the rewards that gave up on it.
     """
 
     problem: Problem
@@ -24,3 +25,4 @@ class Rollout:
     advantage: float
     parsed: str | None = None
     error: str | None = None
+    timeouts: int = 0

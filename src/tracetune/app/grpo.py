@@ -1,0 +1,327 @@
+"""GRPO as a person asks for it: one run folder, resumed from its checkpoint folder, finished once.
+
+Killed at any moment and run again with the same `checkpoint_dir`, it ends with the same weights, metrics and
+rollouts as if it had never stopped.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TextIO
+
+from tracetune.app.grpo_problems import PromptSets, make_prompts, read_problems
+from tracetune.app.manifest import begin_manifest, describe_machine, first_machine_difference, folder_hashes
+from tracetune.app.progress import Meter, Reporter
+from tracetune.app.rollouts import drop_after, write_rollouts
+from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics, write_manifest
+from tracetune.app.sft import check_same, require_backend
+from tracetune.app.stop import StopRequest, stop_requests
+from tracetune.app.trackers import Trackers
+from tracetune.backends.local_policy import LocalPolicy
+from tracetune.config.grpo import config_mapping, to_yaml
+from tracetune.config.grpo_schema import GrpoConfig
+from tracetune.config.grpo_steps import num_grpo_steps
+from tracetune.config.schema import OutputSettings
+from tracetune.core.durable import write_durably
+from tracetune.core.errors import NotFound, StorageError
+from tracetune.core.ids import utc_now
+from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
+from tracetune.models.arch import arch_to_hf
+from tracetune.models.load import load_model
+from tracetune.models.model import Model, fingerprint
+from tracetune.tasks.reward_set import RewardSet, load_rewards
+from tracetune.train.grpo import GrpoInfo, Place, Recipe, train_grpo
+from tracetune.train.health import onsets
+from tracetune.train.prompts import PromptStream
+from tracetune.train.validate import validate
+
+RECIPE = "grpo_v1"
+POINTER = "run.json"
+
+
+class GrpoResult(NamedTuple):
+    """How a run ended. `metrics` are those of its last logged step; `checkpoint` is the trained model."""
+
+    folder: Path
+    status: Literal["finished", "interrupted", "already finished"]
+    num_steps: int
+    metrics: Mapping[str, float]
+    checkpoint: Path
+    signal_number: int | None = None
+
+
+class Prepared(NamedTuple):
+    """Everything a loop needs, checked and in memory."""
+
+    model: Model
+    prompts: PromptSets
+    rewards: RewardSet
+    num_steps: int
+
+
+def run_grpo(config: GrpoConfig, *, output: Path, stream: TextIO | None = None) -> GrpoResult:
+    """Train, or go on with the run whose checkpoints are in `training.checkpoint_dir`; it keeps its own run folder.
+
+    Raises Conflict when those are another run's, or another process trains there; Diverged when the loss is not
+    finite; InputError when no completion of a step could be rewarded; and what reading problems, rewards and model
+    raises. Nothing is written before all of them are read.
+    """
+    require_backend(config.backend)
+    out = stream or sys.stderr
+    checkpoints = _checkpoint_root(config)
+    folder = RunFolder(_run_folder(checkpoints) or output, OutputSettings())
+    notes: list[str] = []
+    problems = read_problems(config)
+    rewards = load_rewards(config.rewards)
+    model = load_model(config.model.name)
+    prompts = make_prompts(config, problems, model.tokenizer, notes.append)
+    num_steps = num_grpo_steps(config, num_problems=len(prompts.train))
+    inputs = _describe(config, model, prompts)
+    if done := _finished(folder, inputs):
+        out.write(
+            f"{folder.root}: this run is finished; choose another checkpoint_dir, or resume=never to begin anew\n"
+        )
+        return done
+    notes.append(
+        f"{len(prompts.train)} problems to train on, {len(prompts.validation)} to validate with, {num_steps} steps of "
+        f"{config.training.micro_batch_size} prompts with {config.grpo.num_generations} completions"
+    )
+    with hold_run(checkpoints), rewards, Reporter(out, log=_log_of(folder)) as reporter:
+        for note in notes:
+            reporter.say(note)
+        return _Run(config, folder, checkpoints, Prepared(model, prompts, rewards, num_steps), reporter).execute(inputs)
+
+
+def _checkpoint_root(config: GrpoConfig) -> Path:
+    """Where training states live: `checkpoint_dir`, or with resume=never the first of its name that is not there."""
+    root = Path(config.training.checkpoint_dir)
+    if config.resume == "auto" or not root.exists():
+        return root
+    number = 2
+    while root.with_name(f"{root.name}-{number}").exists():
+        number += 1
+    return root.with_name(f"{root.name}-{number}")
+
+
+def _run_folder(checkpoints: Path) -> Path | None:
+    """The run folder that the checkpoints belong to, None for a run that begins. Raises NotFound when it is gone."""
+    try:
+        folder = Path(json.loads((checkpoints / POINTER).read_bytes())["folder"])
+    except FileNotFoundError:
+        return None
+    if not folder.is_dir():
+        raise NotFound(
+            f"{checkpoints}: belongs to the run in {folder}, which is gone; restore it, or choose another "
+            "checkpoint_dir"
+        )
+    return folder
+
+
+def _log_of(folder: RunFolder) -> Path:
+    folder.root.mkdir(parents=True, exist_ok=True)
+    return folder.log
+
+
+def _describe(config: GrpoConfig, model: Model, prompts: PromptSets) -> dict[str, Any]:
+    """What decides a run: settings, problems and model. Two equal descriptions are one run."""
+    training_config = config_mapping(config)
+    # Where a run is written, how it is told and whether it began anew change nothing in it.
+    for name in ("tracking", "resume"):
+        training_config.pop(name, None)
+    training_config["training"].pop("checkpoint_dir", None)
+    return {
+        "recipe": RECIPE,
+        "seed": config.seed,
+        "training_config": training_config,
+        "data": prompts.facts,
+        "eval_data": prompts.validation_facts,
+        "base_model": model.name,
+        "base_model_hash": model.fingerprint,
+        "adapter_hash": None if model.lora is None else fingerprint(model.arch, model.lora, model.tokenizer),
+        "model_config": arch_to_hf(model.arch),
+    }
+
+
+def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> GrpoResult | None:
+    """The result of a run that ended before, None when there is something to do. Raises Conflict."""
+    manifest = read_manifest(folder.manifest)
+    if manifest is None:
+        return None
+    check_same(folder, manifest, inputs)
+    if manifest["status"] != "finished" or not folder.final.is_dir():
+        return None
+    result = manifest["result"]
+    return GrpoResult(folder.root, "already finished", result["step"], result, folder.final)
+
+
+class _Run:
+    """One session of one run: what is written when. Held by the process that holds the checkpoints' lock."""
+
+    def __init__(
+        self, config: GrpoConfig, folder: RunFolder, checkpoints: Path, prepared: Prepared, reporter: Reporter
+    ) -> None:
+        self.config, self.folder, self.checkpoints = config, folder, checkpoints
+        self.prepared, self.reporter = prepared, reporter
+        self.started = time.monotonic()
+
+    def execute(self, inputs: Mapping[str, Any]) -> GrpoResult:
+        """Open the folder, train, close it: whatever happens, the manifest says how it stands."""
+        clear_partials(self.folder.root)
+        clear_partials(self.checkpoints)
+        self.manifest = self._open_manifest(inputs)
+        try:
+            result = self._train()
+        except BaseException as error:
+            with suppress(StorageError):
+                self._close_manifest("failed", f"{type(error).__name__}: {error}")
+            raise
+        reason = None if result.signal_number is None else f"stopped by signal {result.signal_number}; run again"
+        self._close_manifest(result.status, reason)
+        self.reporter.record(f"{result.status} after step {result.num_steps}")
+        return result
+
+    def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        manifest = read_manifest(self.folder.manifest)
+        if manifest is None:
+            manifest = begin_manifest(self.folder, inputs, {"num_steps": self.prepared.num_steps})
+            write_durably(self.folder.config, to_yaml(self.config).encode())
+        elif told := first_machine_difference(manifest, describe_machine()):
+            self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
+        manifest["sessions"].append({"started_at": utc_now(), "from_step": None})
+        manifest |= {"status": "running", "exit_reason": None}
+        write_manifest(self.folder.manifest, manifest)
+        # After the manifest: checkpoints never belong to a folder that does not say what it is.
+        pointer = json.dumps({"folder": str(self.folder.root.resolve())})
+        write_durably(self.checkpoints / POINTER, pointer.encode())
+        return manifest
+
+    def _close_manifest(self, status: str, reason: str | None) -> None:
+        seconds = time.monotonic() - self.started
+        durations = self.manifest["durations"]
+        durations["total_seconds"] = round(durations["total_seconds"] + seconds, 3)
+        self.manifest |= {"status": status, "exit_reason": reason, "ended_at": utc_now()}
+        self.manifest["sessions"][-1] |= {"ended_at": utc_now(), "status": status}
+        write_manifest(self.folder.manifest, self.manifest)
+
+    def _train(self) -> GrpoResult:
+        prepared = self.prepared
+        longest = max(len(prompt.tokens) for prompt in (*prepared.prompts.train, *prepared.prompts.validation))
+        backend = LocalPolicy(prepared.model, self.config, num_steps=prepared.num_steps, longest_prompt=longest)
+        meta = backend.restore(self.checkpoints, warn=self.reporter.say)
+        place = Place(*meta["place"]) if meta else Place()
+        self.manifest["sessions"][-1]["from_step"] = place.step
+        if meta:
+            self.reporter.say(f"resumed after step {place.step}; this run is in {self.folder.root}")
+        drop_after(self.folder.root, place.step)
+        self.reporter.begin(prepared.num_steps, step=place.step)
+        metrics = MetricsFile(self.folder.metrics, keep_bytes=meta["metrics_bytes"] if meta else 0)
+        trackers = Trackers.open(
+            self.folder.root,
+            self.config.tracking,
+            config_mapping(self.config),
+            step=place.step,
+            warn=self.reporter.say,
+        )
+        with stop_requests() as stop, closing(metrics), closing(trackers):
+            place = self._steps(backend, place, metrics, trackers, stop=stop)
+        if place.step < prepared.num_steps:
+            return GrpoResult(
+                self.folder.root, "interrupted", place.step, {}, self.folder.final, signal_number=stop.signal_number
+            )
+        return self._finish(backend)
+
+    def _steps(
+        self, backend: LocalPolicy, place: Place, metrics: MetricsFile, trackers: Trackers, *, stop: StopRequest
+    ) -> Place:
+        """Take steps until the last or until asked to stop; a state is saved only between batches."""
+        training, num_steps = self.config.training, self.prepared.num_steps
+        meter, history = Meter(num_steps), read_metrics(self.folder.metrics)
+        is_save_due = False
+        for info in train_grpo(self._recipe(backend), place):
+            place, step = info.place, info.place.step
+            meter.tick(sum(len(rollout.completion.tokens) for rollout in info.rollouts))
+            if info.rollouts:
+                write_rollouts(self.folder.root, step, info.rollouts)
+            row = _metrics_row(info, meter)
+            is_last = step == num_steps
+            if is_last or _due(step, training.eval_interval_steps):
+                row |= self._validate(backend)
+            metrics.append(row)
+            trackers.log(step, {name: value for name, value in row.items() if isinstance(value, int | float)})
+            self.reporter.step(step, _told(row, meter), logged=True)
+            history.append(row)
+            for alarm in onsets(history):
+                self.reporter.say(f"step {alarm.step}: {alarm.text}")
+            is_save_due |= is_last or _due(step, training.save_interval_steps) or stop.signal_number is not None
+            if is_save_due and info.is_whole:
+                self._save(backend, place, metrics)
+                is_save_due = False
+                if stop.signal_number is not None:
+                    break
+        return place
+
+    def _recipe(self, backend: LocalPolicy) -> Recipe:
+        return Recipe(
+            backend=backend,
+            stream=PromptStream(self.prepared.prompts.train, seed=self.config.seed),
+            score=self.prepared.rewards.score,
+            settings=self.config.grpo,
+            num_prompts=self.config.training.micro_batch_size,
+            num_steps=self.prepared.num_steps,
+            max_tokens=self.config.generation.max_generation_steps,
+            seed=self.config.seed,
+        )
+
+    def _validate(self, backend: LocalPolicy) -> dict[str, float]:
+        prompts = self.prepared.prompts.validation
+        return validate(backend, prompts, seed=self.config.seed).metrics() if prompts else {}
+
+    def _save(self, backend: LocalPolicy, place: Place, metrics: MetricsFile) -> None:
+        """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
+        folder = checkpoint_folder(self.checkpoints, place.step)
+        backend.snapshot(folder, {"place": list(place), "metrics_bytes": metrics.sync()})
+        keep_newest(self.checkpoints, folder, self.config.training.max_checkpoints_to_keep)
+
+    def _finish(self, backend: LocalPolicy) -> GrpoResult:
+        backend.export(self.folder.final)
+        result = read_metrics(self.folder.metrics)[-1]
+        self.manifest |= {"result": result, "files": folder_hashes(self.folder.final)}
+        return GrpoResult(self.folder.root, "finished", result["step"], result, self.folder.final)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _metrics_row(info: GrpoInfo, meter: Meter) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    metrics = info.metrics
+    return {
+        "step": info.place.step,
+        "loss": metrics.loss,
+        **info.rewards,
+        "kl": metrics.kl,
+        "clip_share": metrics.clip_share,
+        "sampler_gap_mean": metrics.gap_mean,
+        "sampler_gap_max": metrics.gap_max,
+        "grad_norm": metrics.grad_norm,
+        "learning_rate": metrics.learning_rate,
+        "tokens": info.place.tokens,
+        "targets": metrics.num_targets,
+        **{f"{name}_seconds": round(seconds, 3) for name, seconds in info.timing._asdict().items()},
+        "tokens_per_second": round(meter.tokens_per_second, 1),
+        "timestamp": utc_now(),
+    }
+
+
+def _told(row: Mapping[str, Any], meter: Meter) -> str:
+    accuracy = f" · validation {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else ""
+    return (
+        f"reward {row['reward_mean']:.3f} ± {row['reward_std']:.3f}{accuracy} · "
+        f"length {row['completion_length_mean']:.0f} · KL {row['kl']:.4f} · "
+        f"{row['rollout_seconds']:.1f} s sampling, {row['update_seconds'] + row['reference_seconds']:.1f} s learning · "
+        f"ETA {meter.eta(row['step'])}"
+    )

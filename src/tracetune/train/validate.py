@@ -1,0 +1,99 @@
+"""How often a policy is right on problems it does not train on: strictly, nearly, and in the asked format."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from tracetune.core.values import Completion
+from tracetune.tasks.rewards import check_answer, check_numbers, match_format_exactly
+from tracetune.train.prompts import Prompt
+
+# What `check_answer` gives for an answer that equals the gold, and for one within a tenth of it.
+_EQUAL, _NEAR = 1.5, 0.5
+
+
+class Answerer(Protocol):
+    """Whoever completes prompts: a backend in training, a loaded model after it."""
+
+    def answer(self, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int) -> Sequence[Completion]: ...
+
+
+class Verdict(NamedTuple):
+    """One completion judged. `near` is within 10 % of the gold, which what is correct always is."""
+
+    correct: bool
+    near: bool
+    formatted: bool
+
+
+class Attempt(NamedTuple):
+    """A prompt, what was said in one pass, and the verdict; None where the completion failed."""
+
+    prompt: Prompt
+    completion: Completion
+    verdict: Verdict | None
+
+
+class Validation(NamedTuple):
+    """Every pass over every prompt: `passes[k][i]` is the k-th attempt at prompt i."""
+
+    passes: tuple[tuple[Attempt, ...], ...]
+
+    def metrics(self) -> dict[str, float]:
+        """Means over prompts and passes, 0 to 1; `validation_any` counts a prompt that any pass solved."""
+        attempts = [attempt for attempts in self.passes for attempt in attempts]
+        judged = [attempt.verdict or Verdict(False, False, False) for attempt in attempts]
+        told = {
+            "validation_accuracy": _share([verdict.correct for verdict in judged]),
+            "validation_partial": _share([verdict.near for verdict in judged]),
+            "validation_format": _share([verdict.formatted for verdict in judged]),
+            "validation_length_mean": sum(len(attempt.completion.tokens) for attempt in attempts) / len(attempts),
+        }
+        if len(self.passes) > 1:
+            told["validation_any"] = _share([any(solved) for solved in self.solved()])
+        return told
+
+    def solved(self) -> list[tuple[bool, ...]]:
+        """For each prompt, which passes were correct."""
+        return [
+            tuple(attempt.verdict is not None and attempt.verdict.correct for attempt in attempts)
+            for attempts in zip(*self.passes, strict=True)
+        ]
+
+
+def validate(
+    answerer: Answerer, prompts: Sequence[Prompt], *, seed: int, num_passes: int = 1, temperature: float = 0.0
+) -> Validation:
+    """Answer every prompt `num_passes` times. Pass k draws with seed + k; at temperature 0 all are alike."""
+    passes = []
+    for number in range(num_passes):
+        said = answerer.answer([prompt.tokens for prompt in prompts], temperature=temperature, seed=seed + number)
+        passes.append(tuple(_judge(prompts, said)))
+    return Validation(tuple(passes))
+
+
+def _judge(prompts: Sequence[Prompt], said: Sequence[Completion]) -> list[Attempt]:
+    texts = [completion.text for completion in said]
+    asked = [prompt.text for prompt in prompts]
+    golds = [prompt.problem.answer for prompt in prompts]
+    formatted = match_format_exactly(asked, texts, golds)
+    answers, numbers = check_answer(asked, texts, golds), check_numbers(asked, texts, golds)
+    attempts = []
+    for prompt, completion, form, answer, number in zip(prompts, said, formatted, answers, numbers, strict=True):
+        correct = answer >= _EQUAL or number > 0
+        verdict = Verdict(correct, correct or answer >= _NEAR, form > 0)
+        attempts.append(Attempt(prompt, completion, None if completion.stop_reason == "error" else verdict))
+    return attempts
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """The chance that k of the samples, drawn without replacement, hold a correct one (Chen et al. 2021, eq. 1)."""
+    if num_samples - num_correct < k:
+        return 1.0
+    missed = 1.0
+    for drawn in range(k):
+        missed *= (num_samples - num_correct - drawn) / (num_samples - drawn)
+    return 1.0 - missed
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)
