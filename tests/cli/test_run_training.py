@@ -1,5 +1,6 @@
 """`run_training.py` and `evaluate.py` as people type them: real Hydra, one-line errors, nothing heavy too early."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,52 @@ def test_composing_and_checking_load_no_engine():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "3 False\n"
+
+
+# The smallest whole run: two steps, and validation at the end.
+SMALL = (
+    "model=tiny",
+    "+experiment=quick_test",
+    "training.num_batches=2",
+    "training.num_test_batches=2",
+    "generation.max_generation_steps=8",
+)
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+@pytest.mark.slow
+def test_the_quick_experiment_runs_offline_finishes_once_and_is_measured(tmp_path):
+    done = run(*SMALL, "checkpoint_dir=./mine/", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = only(tmp_path, "outputs/tunix-grpo/*-*-*/*-*-*")
+    assert f"finished: 2 steps\n{folder.relative_to(tmp_path)}" in done.stdout.replace(f"{tmp_path}/", "")
+    for name in ("train.log", "metrics.jsonl", "config.yaml", "run_manifest.json", "result.json"):
+        assert (folder / name).stat().st_size > 0
+    assert resolve_grpo(OmegaConf.load(folder / "config.yaml")) == compose_grpo([*SMALL, "checkpoint_dir=./mine/"])
+
+    again = run(*SMALL, "training.checkpoint_dir=./mine/", "wandb_disabled=true", cwd=tmp_path)
+    assert (again.returncode, "already finished: 2 steps" in again.stdout) == (0, True), again.stderr
+
+    measured = run("checkpoint_dir=./mine/", "inference_config=standard", script="evaluate.py", cwd=tmp_path)
+    assert measured.returncode == 0, measured.stderr
+    assert (tmp_path / measured.stdout.strip().split("\n")[-1]).exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_a_table_and_one_failed_job_loses_no_other(tmp_path):
+    rewards = "rewards.functions=[check_answer],[nowhere.at_all:reward]"
+    done = run("--multirun", *SMALL, rewards, "checkpoint_dir=./mine", cwd=tmp_path)
+    assert done.returncode == 1
+    folder = only(tmp_path, "multirun/tunix-grpo/*-*-*/*-*-*")
+    good, failed = json.loads((folder / "sweep.json").read_text())["jobs"]
+    assert (good["status"], failed["status"]) == ("finished", "failed"), done.stderr
+    assert "nowhere" in failed["error"]
+    assert 0 <= good["metrics"]["validation_accuracy"] <= 1
+    assert "best: job 0: rewards.functions=[check_answer]" in done.stdout
+    assert "job 1: " in done.stdout
+    assert list((tmp_path / "mine" / "0").iterdir())
+    assert not list((tmp_path / "mine").glob("1/step-*"))

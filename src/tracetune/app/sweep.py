@@ -104,14 +104,16 @@ def keep(folder: Path, outcomes: Sequence[Outcome]) -> None:
     write_durably(folder / TABLE, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def best(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The finished job of highest validation accuracy, then mean reward; None when none was measured."""
+def best(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The finished job of highest validation accuracy, then mean reward, and every one equal to it."""
     measured = [outcome for outcome in outcomes if outcome.good and outcome.metrics.keys() & {ACCURACY, REWARD}]
+    highest = max(map(_merit, measured), default=None)
+    return [outcome for outcome in measured if _merit(outcome) == highest]
 
-    def merit(outcome: Outcome) -> tuple[float, float]:
-        return tuple(outcome.metrics.get(name, float("-inf")) for name in (ACCURACY, REWARD))  # pyright: ignore
 
-    return max(measured, key=merit, default=None)
+def _merit(outcome: Outcome) -> tuple[float, float]:
+    unknown = float("-inf")
+    return outcome.metrics.get(ACCURACY, unknown), outcome.metrics.get(REWARD, unknown)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -120,10 +122,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
     rows = [heads, *(_row(outcome) for outcome in outcomes)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    chosen = best(outcomes)
-    told = "no job was measured" if chosen is None else f"best: job {chosen.number}: {_named(chosen)}\n{chosen.folder}"
+    told = "\n".join(f"best: job {each.number}: {_named(each)}\n{each.folder}" for each in best(outcomes))
     reasons = [f"job {outcome.number}: {outcome.error}" for outcome in outcomes if outcome.error]
-    return "\n".join([*lines, *reasons, "", told])
+    return "\n".join([*lines, *reasons, "", told or "no job was measured"])
 
 
 class _Running(NamedTuple):
