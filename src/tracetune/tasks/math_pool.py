@@ -96,7 +96,7 @@ class _Worker:
     """One process, the pair it thinks about, and until when it may."""
 
     def __init__(self, megabytes: int, seconds: float) -> None:
-        command = [sys.executable, "-m", "tracetune.tasks.math_worker", str(megabytes), str(seconds)]
+        command = [sys.executable, "-P", "-m", "tracetune.tasks.math_worker", str(megabytes), str(seconds)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )

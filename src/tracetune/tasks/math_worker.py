@@ -15,6 +15,8 @@ from typing import Any
 from tracetune.tasks.attempt import Attempt
 
 READY = "ready"
+_NO_MEMORY = "needed more memory than a worker may use"
+_CROWDED = 0.75
 _MATHS = ("$", "\\boxed", "\\(", "\\[")
 
 
@@ -25,13 +27,15 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     logging.disable(logging.CRITICAL)
-    import math_verify  # noqa: F401  before the limits, which are for answers
-
+    _judge(r"\frac{1}{2}", "0.5")  # imports and compiles now: limits are for answers
     _limit(resource.RLIMIT_AS, megabytes << 20)
     _say(channel, [READY, ""])
     for line in sys.stdin:
         _limit_cpu(seconds)
-        _say(channel, _judge(*json.loads(line)))
+        kind, reason = _judge(*json.loads(line))
+        if kind == "wrong" and _used_megabytes() > _CROWDED * megabytes:
+            kind, reason = "crash", _NO_MEMORY  # the library swallows the MemoryError and says "different"
+        _say(channel, [kind, reason])
 
 
 def _say(channel: Any, answer: list[str]) -> None:
@@ -50,11 +54,16 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
+def _used_megabytes() -> float:
+    """The most that was ever resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _judge(gold: str, answer: str) -> list[str]:
     with Attempt() as attempt:
         return _verdict(gold, answer)
     if attempt.is_out_of_memory:
-        return ["crash", "needed more memory than a worker may use"]
+        return ["crash", _NO_MEMORY]
     return ["wrong", f"could not be read: {attempt.error}"]
 
 
@@ -65,12 +74,14 @@ def _verdict(gold: str, answer: str) -> list[str]:
     expected = _read_gold(gold)
     if not expected:
         return ["unknown", f"the gold answer {gold[:80]!r} is not mathematics"]
-    readings = [reading for text in _spellings(answer) if (reading := _read(text))]
-    if not readings:
-        return ["wrong", "no mathematics found in it"]
-    # The library's own timeouts are signals, which C code such as 9**9**9**9 never sees; the pool kills instead.
-    is_right = any(verify(expected, reading, timeout_seconds=None, raise_on_error=True) for reading in readings)
-    return ["right", ""] if is_right else ["wrong", "differs from the gold answer"]
+    reason = "no mathematics found in it"
+    for text in _spellings(answer):
+        reading = _read(text)
+        # The library's own timeouts are signals, which C code such as 9**9**9**9 never sees; the pool kills instead.
+        if reading and verify(expected, reading, timeout_seconds=None, raise_on_error=True):
+            return ["right", ""]
+        reason = "differs from the gold answer" if reading else reason
+    return ["wrong", reason]
 
 
 @lru_cache(maxsize=1024)
