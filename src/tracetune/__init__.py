@@ -19,20 +19,25 @@ if TYPE_CHECKING:
     from tracetune.app.doctor import doctor
     from tracetune.app.evaluate import evaluate
     from tracetune.app.generate import generate
+    from tracetune.app.grpo import run_grpo
+    from tracetune.app.grpo_evaluate import evaluate_checkpoint
     from tracetune.app.ingest import ingest, make_traces
     from tracetune.app.report import report
     from tracetune.app.reproduce import reproduce
     from tracetune.app.score import score
     from tracetune.app.sft import run_sft
+    from tracetune.config.compose import compose_grpo
     from tracetune.config.resolve import load_sft_config
     from tracetune.tasks.grading import grade
 
 _HOMES = {
     "build_dataset": "app.datasets",
+    "compose_grpo": "config.compose",
     "demo": "app.demo",
     "diff_datasets": "app.datasets",
     "doctor": "app.doctor",
     "evaluate": "app.evaluate",
+    "evaluate_checkpoint": "app.grpo_evaluate",
     "export_dataset": "app.datasets",
     "generate": "app.generate",
     "grade": "tasks.grading",
@@ -44,16 +49,19 @@ _HOMES = {
     "register_evalset": "app.datasets",
     "report": "app.report",
     "reproduce": "app.reproduce",
+    "run_grpo": "app.grpo",
     "run_sft": "app.sft",
     "score": "app.score",
 }
 
 __all__ = [
     "build_dataset",
+    "compose_grpo",
     "demo",
     "diff_datasets",
     "doctor",
     "evaluate",
+    "evaluate_checkpoint",
     "export_dataset",
     "generate",
     "grade",
@@ -65,6 +73,7 @@ __all__ = [
     "register_evalset",
     "report",
     "reproduce",
+    "run_grpo",
     "run_sft",
     "score",
 ]

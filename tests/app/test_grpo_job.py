@@ -1,5 +1,6 @@
 """`tracetune.train` as its users import it: from a composed configuration, a mapping or typed settings."""
 
+import json
 import sys
 
 import jax
@@ -62,6 +63,19 @@ def test_a_wrong_configuration_is_refused_with_every_mistake():
         with pytest.raises(InputError, match="did you mean seed") as caught:
             verb(cfg)
         assert "num_generations: must be a whole number of at least 2" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_composed_run_writes_its_folder_where_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ("training.num_batches=1", "training.num_test_batches=2", "generation.max_generation_steps=8")
+    result = tracetune.train.train(composed("+experiment=quick_test", *small))
+    assert (result.status, result.num_steps) == ("finished", 1)
+    (folder,) = tmp_path.glob("outputs/tunix-grpo/*-*-*/*-*-*")
+    assert result.folder.resolve() == folder
+    told = json.loads((folder / "result.json").read_text())
+    assert told["status"] == "finished"
+    assert told["metrics"]["validation_accuracy"] == result.metrics["validation_accuracy"]
 
 
 def test_without_a_configuration_the_command_line_is_composed(monkeypatch):

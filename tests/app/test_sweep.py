@@ -145,7 +145,7 @@ def test_outcomes_are_kept_batch_after_batch(tmp_path):
 def test_the_jobs_of_another_launcher_are_found_by_what_hydra_wrote(tmp_path):
     for number in (0, 2, 10):
         (tmp_path / str(number) / ".hydra").mkdir(parents=True)
-        (tmp_path / str(number) / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n")
+        (tmp_path / str(number) / ".hydra" / "overrides.yaml").write_text(f"- model=tiny\n- seed={number}\n")
     write_result(tmp_path / "2", "finished", {ACCURACY: 0.5})
     found = gather(tmp_path)
     assert [(each.words, each.status) for each in found] == [

@@ -94,7 +94,9 @@ def gather(folder: Path) -> list[Outcome]:
             for row in json.loads(table.read_text(encoding="utf-8"))["jobs"]
         ]
     folders = [path.parent.parent for path in folder.glob("*/.hydra/overrides.yaml")]
-    return [_found(number, path) for number, path in enumerate(sorted(folders, key=lambda path: _natural(path.name)))]
+    found = [_found(*numbered) for numbered in enumerate(sorted(folders, key=lambda path: _natural(path.name)))]
+    common = set[str]().union(*(each.words for each in found)).intersection(*(each.words for each in found))
+    return [each._replace(words=tuple(word for word in each.words if word not in common)) for each in found]
 
 
 def keep(folder: Path, outcomes: Sequence[Outcome]) -> None:
