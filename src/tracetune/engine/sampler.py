@@ -1,13 +1,13 @@
-"""Completions of many prompts: slots that are refilled while others still decode, and log-probs of given tokens.
+"""Completions of many prompts: slots that are refilled while others still decode.
 
-A request has its own key, folded by position, and its own rows of the cache, so what it says depends on neither
-its neighbours nor its slot. Shapes are bucketed: a second call of like size compiles nothing. B slots, T tokens.
+A request has its own key, folded by position, and its own rows of the cache, and every product has the same shape
+whoever takes part: what it says depends on its prompt, the settings, `batch_size` and its key alone, to the last bit
+of its log-probs. Another `batch_size` may change last bits. Shapes: P prompts, G completions per prompt, B slots,
+R prompts of one prefill, T tokens.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 
 from tracetune.core.errors import InputError
 from tracetune.core.values import Completion
+from tracetune.engine.requests import Ending, Request, Said, Sampling, check_sampling, find_stop
 from tracetune.models import decode
 from tracetune.models.choice import Dials, Settings
 from tracetune.models.lora import merge_lora
@@ -22,35 +23,12 @@ from tracetune.models.model import Model
 
 Progress = Callable[[int, int], None]
 
-# Tokens decoded between two looks at what has finished.
-CHUNK = 16
-# Prompt tokens prefilled at once, at most; bounds the memory of a prefill.
-PREFILL_TOKENS = 8_192
-MAX_STOP_IDS = 8
+# Tokens of one prefill, padding included.
+PREFILL_TOKENS = 1_024
+# Stop ids are compared so many at a time; more compile anew.
+_STOP_IDS = 8
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How tokens are chosen. `temperature` 0 takes the likeliest; `top_k` None and `top_p` 1 leave all in.
-
-    The order is temperature, top-k, top-p. `stop_ids` None means the tokenizer's.
-    """
-
-    max_tokens: int = 512
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    seed: int = 0
-    stop_ids: frozenset[int] | None = None
-
-
-class _Request(NamedTuple):
-    """One prompt on its way: its `place` among the prompts, `limit` tokens at most, `key` its own randomness."""
-
-    place: int
-    prompt: Sequence[int]
-    limit: int
-    key: np.ndarray
+__all__ = ["Sampling", "failure", "generate", "generate_groups"]
 
 
 def generate(
@@ -59,49 +37,60 @@ def generate(
     sampling: Sampling,
     *,
     batch_size: int = 32,
+    keys: np.ndarray | None = None,
     on_progress: Progress | None = None,
 ) -> list[Completion]:
-    """One completion per prompt, in order, by at most `batch_size` slots at a time.
+    """One completion per prompt, in order, by `batch_size` slots.
 
     A prompt that cannot be completed (no tokens, ids outside the vocabulary, longer than the model's positions)
-    is a completion with stop reason "error". Request i draws from the key `fold_in(seed, i)`. Raises InputError
-    for settings that make no sense.
+    is a completion with stop reason "error". `keys` [P, 2] are raw; None means `fold_in(seed, i)` for request i.
+    Raises InputError for settings that make no sense.
     """
-    _check(sampling, batch_size)
-    completions: list[Completion | None] = [_refusal(prompt, model) for prompt in prompts]
-    keys = np.asarray(_request_keys(sampling.seed, len(prompts)))
-    waiting = [
-        _Request(i, prompt, min(sampling.max_tokens, model.arch.max_positions - len(prompt)), keys[i])
-        for i, (prompt, refused) in enumerate(zip(prompts, completions, strict=True))
-        if refused is None
+    keys_PG2 = None if keys is None else np.asarray(keys)[:, None]
+    groups = generate_groups(
+        model, prompts, sampling, num_generations=1, batch_size=batch_size, keys=keys_PG2, on_progress=on_progress
+    )
+    return [group[0] for group in groups]
+
+
+def generate_groups(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    num_generations: int,
+    batch_size: int = 32,
+    keys: np.ndarray | None = None,
+    on_progress: Progress | None = None,
+) -> list[list[Completion]]:
+    """`num_generations` completions per prompt; a prompt is computed once for all of them.
+
+    `keys` [P, G, 2] are raw, uint32; None means `fold_in(seed, p·G + g)`. Otherwise as `generate`.
+    """
+    check_sampling(sampling, batch_size)
+    keys_PG2 = _keys(sampling.seed, len(prompts), num_generations, keys)
+    refused = [_refusal(prompt, model) for prompt in prompts]
+    completions = [[completion] * num_generations for completion in refused]
+    # Prompts of like length share a prefill.
+    order = sorted((p for p in range(len(prompts)) if refused[p] is None), key=lambda p: len(prompts[p]))
+    requests = [
+        Request(p * num_generations + g, p, prompts[p], _limit(prompts[p], model, sampling), keys_PG2[p, g])
+        for p in order
+        for g in range(num_generations)
     ]
-    done = len(prompts) - len(waiting)
-    # Prompts of like length share a prefill, and the short ones read little cache while they are alone.
-    waiting.sort(key=lambda request: len(request.prompt))
-    for request, tokens, logprobs in _Slots(model, sampling, waiting, batch_size).run():
-        completions[request.place] = _completion(model, sampling, tokens, logprobs)
+    total = len(prompts) * num_generations
+    done = total - len(requests)
+    for request, completion in _Slots(model, sampling, requests, batch_size, num_generations).run():
+        completions[request.prompt_place][request.place % num_generations] = completion
         done += 1
         if on_progress is not None:
-            on_progress(done, len(prompts))
-    return [completion for completion in completions if completion is not None]
+            on_progress(done, total)
+    return [[completion for completion in group if completion is not None] for group in completions]
 
 
 def failure(reason: str) -> Completion:
     """A completion that was never made."""
     return Completion((), (), "", "error", reason)
-
-
-def _check(sampling: Sampling, batch_size: int) -> None:
-    for name, value, valid, rule in (
-        ("max_tokens", sampling.max_tokens, sampling.max_tokens >= 1, "at least 1"),
-        ("temperature", sampling.temperature, 0.0 <= sampling.temperature < float("inf"), "0 or more"),
-        ("top_k", sampling.top_k, sampling.top_k is None or sampling.top_k >= 1, "at least 1, or None"),
-        ("top_p", sampling.top_p, 0.0 < sampling.top_p <= 1.0, "over 0 and at most 1"),
-        ("seed", sampling.seed, 0 <= sampling.seed < 2**32, "0 to 4294967295"),
-        ("batch_size", batch_size, batch_size >= 1, "at least 1"),
-    ):
-        if not valid:
-            raise InputError(f"sampling.{name}: must be {rule}, got {value!r}")
 
 
 def _refusal(prompt: Sequence[int], model: Model) -> Completion | None:
@@ -115,127 +104,151 @@ def _refusal(prompt: Sequence[int], model: Model) -> Completion | None:
     return None
 
 
-def _request_keys(seed: int, count: int) -> jax.Array:
-    """Raw key data of each request, uint32 [count, 2]."""
+def _limit(prompt: Sequence[int], model: Model, sampling: Sampling) -> int:
+    return min(sampling.max_tokens, model.arch.max_positions - len(prompt))
+
+
+def _keys(seed: int, num_prompts: int, num_generations: int, keys: np.ndarray | None) -> np.ndarray:
+    """Raw keys uint32 [P, G, 2], given or made of the seed."""
+    if num_generations < 1:
+        raise InputError(f"num_generations: must be at least 1, got {num_generations}")
+    shape = (num_prompts, num_generations, 2)
+    if keys is not None:
+        if np.shape(keys) != shape:
+            raise InputError(f"keys: must have the shape {shape}, one key per completion, got {np.shape(keys)}")
+        return np.asarray(keys, np.uint32)
+    numbers = np.arange(num_prompts * num_generations, dtype=np.uint32)
+    return np.asarray(_fold_seed(np.uint32(seed), numbers)).reshape(shape)
+
+
+@jax.jit
+def _fold_seed(seed: jax.Array, numbers_B: jax.Array) -> jax.Array:
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    return jax.random.key_data(fold(jax.random.key(seed), jnp.arange(max(count, 1), dtype=jnp.uint32)))
-
-
-def _completion(model: Model, sampling: Sampling, tokens: list[int], logprobs: list[float]) -> Completion:
-    stopped = tokens[-1] in _stop_ids(model, sampling)
-    text = model.tokenizer.decode(tokens[:-1] if stopped else tokens)
-    return Completion(tuple(tokens), tuple(logprobs), text, "stop" if stopped else "length")
-
-
-def _stop_ids(model: Model, sampling: Sampling) -> frozenset[int]:
-    return model.tokenizer.stop_ids if sampling.stop_ids is None else sampling.stop_ids
+    return jax.random.key_data(fold(jax.random.key(seed), jnp.asarray(numbers_B)))
 
 
 class _Slots:
-    """The rows of one batch on the device, and which request each holds; host arrays are copies of what is there."""
+    """The slots on the device, and which request each holds; host arrays are copies of what is there.
 
-    def __init__(self, model: Model, sampling: Sampling, waiting: Sequence[_Request], batch_size: int) -> None:
-        self.arch = model.arch
-        self.waiting = deque(waiting)
-        self.num_slots = min(batch_size, _bucket(len(waiting), 1))
-        self.group = max(1, self.num_slots // 4)
-        self.requests: list[_Request | None] = [None] * self.num_slots
-        self.said: list[tuple[list[int], list[float]]] = [([], []) for _ in range(self.num_slots)]
-        self.rows = decode.empty_rows(self.num_slots)
-        self.settings = Settings(
-            sample=sampling.temperature > 0.0,
-            top_k=None if sampling.top_k is None else min(sampling.top_k, model.arch.vocab_size),
-            filter_p=sampling.top_p < 1.0,
-        )
-        stop_ids = sorted(_stop_ids(model, sampling))
-        self.dials = Dials(
-            temperature=np.float32(sampling.temperature or 1.0),
-            top_p=np.float32(sampling.top_p),
-            stop_ids=np.array(stop_ids + [-1] * (-len(stop_ids) % MAX_STOP_IDS), np.int32),
-        )
-        if waiting:
+    When every completion has a slot of its own, siblings stand in one block and read their prompt together; else each
+    slot is its own block and is refilled alone, so that none waits for its siblings.
+    """
+
+    def __init__(
+        self, model: Model, sampling: Sampling, requests: Sequence[Request], batch_size: int, num_generations: int
+    ) -> None:
+        self.model = model
+        self.waiting = deque(requests)
+        together = len(requests) <= batch_size and batch_size % num_generations == 0
+        self.siblings = num_generations if together else 1
+        self.requests: list[Request | None] = [None] * batch_size
+        self.said = [Said() for _ in range(batch_size)]
+        self.rows = decode.empty_rows(batch_size)
+        self.prompts: dict[int, tuple[decode.Stretch, int]] = {}
+        stop_ids = model.tokenizer.stop_ids if sampling.stop_ids is None else sampling.stop_ids
+        self.ending = Ending(stop_ids, sampling.stop_strings, sampling.min_tokens, sampling.temperature > 0.0)
+        self.settings, self.dials = _choice(sampling, sorted(stop_ids), model.arch.vocab_size)
+        if requests:
             params = model.params if model.lora is None else merge_lora(model.params, model.lora, model.lora_scale)
-            self.decoder = decode.split_layers(params, model.arch)
-            longest = max(len(request.prompt) + request.limit for request in waiting)
-            self.cache_size = _bucket(longest + CHUNK, 64)
-            self.cache = decode.empty_cache(self.decoder, model.arch, self.num_slots, self.cache_size)
+            self.decoder = decode.split_layers(params, arch=model.arch)
+            self.cache = decode.empty_cache(
+                self.decoder,
+                model.arch,
+                num_blocks=batch_size // self.siblings,
+                num_slots=batch_size,
+                prompt_size=max(_size(request.prompt) for request in requests),
+            )
 
-    def run(self) -> Iterator[tuple[_Request, list[int], list[float]]]:
-        """Each request with its tokens and log-probs, as soon as it has finished."""
+    def run(self) -> Iterator[tuple[Request, Completion]]:
+        """Each request with its completion, as soon as it has finished."""
         while self.waiting or any(self.requests):
             self._refill()
-            self._decode()
-            yield from self._harvest()
+            chunk = self._decode()
+            yield from self._harvest(chunk)
 
     def _refill(self) -> None:
-        """Put waiting requests in free slots, in whole groups so that prefill has one shape per length bucket."""
-        free = [slot for slot, request in enumerate(self.requests) if request is None]
-        while (
-            self.waiting and free and (len(free) >= min(self.group, len(self.waiting)) or len(free) == self.num_slots)
-        ):
-            slots, free = free[: self.group], free[self.group :]
-            slots = slots[: len(self.waiting)]
-            requests = [self.waiting.popleft() for _ in slots]
-            for slot, request in zip(slots, requests, strict=True):
-                self._seat(slot, request)
-            self._prefill(slots, requests)
+        """Waiting requests into free blocks."""
+        for first in range(0, len(self.requests), self.siblings):
+            slots = range(first, first + self.siblings)
+            if self.waiting and not any(self.requests[slot] for slot in slots):
+                prompts, source = self._prefilled()
+                self.cache = decode.seat(self.cache, prompts, np.int32(source), np.int32(first // self.siblings))
+                for slot in slots:
+                    self._seat(slot, self.waiting.popleft())
 
-    def _seat(self, slot: int, request: _Request) -> None:
-        self.requests[slot], self.said[slot] = request, ([], [])
-        self.rows.tokens_B[slot] = request.prompt[-1]
+    def _seat(self, slot: int, request: Request) -> None:
+        self.requests[slot], self.said[slot] = request, Said()
         # The last token of the prompt is fed by the first decoding step, so the cache holds one less.
-        self.rows.lengths_B[slot] = len(request.prompt) - 1
+        self.rows.tokens_B[slot] = request.prompt[-1]
+        self.rows.prompts_B[slot] = len(request.prompt) - 1
+        self.rows.said_B[slot] = 0
         self.rows.remaining_B[slot] = request.limit
         self.rows.keys_B2[slot] = request.key
 
-    def _prefill(self, slots: Sequence[int], requests: Sequence[_Request]) -> None:
-        """The prompts but their last tokens into the cache; spare rows of the group go nowhere."""
-        size = _bucket(max(len(request.prompt) - 1 for request in requests), 64)
-        rows_at_once = max(1, min(self.group, PREFILL_TOKENS // size))
-        for start in range(0, len(slots), rows_at_once):
-            tokens_RT = np.zeros((rows_at_once, size), np.int32)
-            slots_R = np.full(rows_at_once, self.num_slots, np.int32)
-            for row, (slot, request) in enumerate(
-                zip(slots[start : start + rows_at_once], requests[start : start + rows_at_once], strict=True)
-            ):
-                cached = request.prompt[:-1]
-                tokens_RT[row, : len(cached)] = cached
-                slots_R[row] = slot
-            self.cache = decode.prefill(self.decoder, self.cache, tokens_RT, slots_R, arch=self.arch)
+    def _prefilled(self) -> tuple[decode.Stretch, int]:
+        """The next request's prompt, computed with others of its size when it is not there yet."""
+        place = self.waiting[0].prompt_place
+        if place not in self.prompts:
+            # Siblings follow each other, so what is passed has all its completions seated.
+            self.prompts = self._prefill(_size(self.waiting[0].prompt))
+        return self.prompts[place]
 
-    def _decode(self) -> None:
+    def _prefill(self, size: int) -> dict[int, tuple[decode.Stretch, int]]:
+        """The next prompts of this size but their last tokens; as many rows whoever waits, for equal bits."""
+        num_rows = max(1, PREFILL_TOKENS // size)
+        prompts = {request.prompt_place: request.prompt for request in self.waiting if _size(request.prompt) == size}
+        places = list(prompts)[:num_rows]
+        tokens_RT = np.zeros((num_rows, size), np.int32)
+        for row, place in enumerate(places):
+            tokens_RT[row, : len(prompts[place]) - 1] = prompts[place][:-1]
+        computed = decode.prefill(self.decoder, tokens_RT, arch=self.model.arch)
+        return {place: (computed, row) for row, place in enumerate(places)}
+
+    def _decode(self) -> decode.Chunk:
         """One chunk of tokens for every slot; a free slot has none remaining."""
-        longest = int(np.max(np.where(self.rows.remaining_B > 0, self.rows.lengths_B, 0)))
-        read_size = min(_bucket(max(longest, 1), 64), self.cache_size)
-        self.cache, rows, self.chunk = decode.decode_chunk(
-            self.decoder,
-            self.cache,
-            self.rows,
-            self.dials,
-            arch=self.arch,
-            settings=self.settings,
-            read_size=read_size,
-            num_steps=CHUNK,
+        longest = int(np.max(np.where(self.rows.remaining_B > 0, self.rows.said_B, 0)))
+        while longest > decode.said_room(self.cache):
+            self.cache = decode.grow(self.cache)
+        self.cache, rows, chunk = decode.decode_chunk(
+            self.decoder, self.cache, self.rows, self.dials, arch=self.model.arch, settings=self.settings
         )
         self.rows = decode.Rows(*(np.array(leaf) for leaf in rows))
-        self.chunk = decode.Chunk(*(np.asarray(leaf) for leaf in self.chunk))
+        return decode.Chunk(*(np.asarray(leaf) for leaf in chunk))
 
-    def _harvest(self) -> Iterator[tuple[_Request, list[int], list[float]]]:
+    def _harvest(self, chunk: decode.Chunk) -> Iterator[tuple[Request, Completion]]:
         for slot, request in enumerate(self.requests):
             if request is None:
                 continue
-            count = int(self.chunk.counts_B[slot])
-            tokens, logprobs = self.said[slot]
-            tokens += self.chunk.tokens_BC[slot, :count].tolist()
-            logprobs += self.chunk.logprobs_BC[slot, :count].tolist()
+            said, known = self.said[slot], len(self.said[slot].tokens)
+            said.add(chunk, slot)
+            end = find_stop(self.model.tokenizer, said.tokens, known, self.ending) if self.ending.stop_strings else None
+            if end is not None:
+                said.cut(end)
+                self.rows.remaining_B[slot] = 0
             if self.rows.remaining_B[slot] == 0:
                 self.requests[slot] = None
-                yield request, tokens, logprobs
+                yield request, said.completion(self.model.tokenizer, self.ending)
 
 
-def _bucket(size: int, smallest: int) -> int:
-    """The next power of two from `smallest` on: few shapes, at most twice the work."""
-    bucket = smallest
-    while bucket < size:
-        bucket *= 2
-    return bucket
+def _choice(sampling: Sampling, stop_ids: list[int], vocab_size: int) -> tuple[Settings, Dials]:
+    settings = Settings(
+        sample=sampling.temperature > 0.0,
+        top_k=None if sampling.top_k is None or sampling.top_k >= vocab_size else sampling.top_k,
+        filter_p=sampling.top_p < 1.0,
+        delay_stop=sampling.min_tokens > 1,
+    )
+    dials = Dials(
+        temperature=np.float32(sampling.temperature or 1.0),
+        top_p=np.float32(sampling.top_p),
+        stop_ids=np.array(stop_ids + [-1] * (_STOP_IDS - len(stop_ids) % _STOP_IDS), np.int32),
+        min_tokens=np.int32(sampling.min_tokens),
+    )
+    return settings, dials
+
+
+def _size(prompt: Sequence[int]) -> int:
+    """Positions for the cached part of a prompt: a power of two, so that shapes are few."""
+    size = decode.SMALLEST
+    while size < len(prompt) - 1:
+        size *= 2
+    return size

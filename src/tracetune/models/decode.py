@@ -1,9 +1,10 @@
-"""Decoding with a cache: `prefill` fills slots, `decode_chunk` adds several tokens to every slot in one call.
+"""Decoding with a cache: `prefill` computes prompts, `seat` gives them to slots, `decode_chunk` adds several tokens.
 
-Within a chunk the cache is only read: new keys and values go to a small buffer, written into the cache once at
-the end. Row b's token at position p lives at cache index p, whatever the other rows hold, so that a completion
-is the same in every batch. Shapes: B slots, R prompts of one prefill, T tokens, S cache positions, C tokens of
-a chunk, N kv heads, G query heads per kv head, K head size, D model, V vocab.
+A row's attention reads two stretches: the prompt of its block of slots, whose keys all siblings of the block read at
+once, and its own tokens, by how many it has said. New keys and values go to a tail of the own stretch and move to
+their places when the chunk ends, so that nothing large is copied; and whatever the other rows hold, a row adds the
+same numbers in the same order. Shapes: X blocks, B slots (B/X to a block), R prompts of one prefill, T tokens,
+S positions, C tokens of a chunk and of the tail, N kv heads, G query heads per kv head, K head size, D model, V vocab.
 """
 
 from functools import partial
@@ -30,6 +31,10 @@ from tracetune.models.transformer import (
 )
 
 _HIDDEN = -1e30
+# Tokens decoded between two looks at what has finished.
+CHUNK = 16
+# Positions of the smallest stretch; from 64 on XLA's kernels add in the same order whatever the size.
+SMALLEST = 64
 
 
 class Decoder(NamedTuple):
@@ -39,66 +44,92 @@ class Decoder(NamedTuple):
     layers: tuple[dict[str, Any], ...]
 
 
-class Cache(NamedTuple):
-    """Keys [B, N, K, S] and values [B, N, S, K] of each layer: both matmuls of a step read them as they lie."""
+class Stretch(NamedTuple):
+    """Keys [·, N, K, S] and values [·, N, S, K] of each layer: both matmuls of a step read them as they lie."""
 
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
 
 
+class Cache(NamedTuple):
+    """The prompts of X blocks, and what each of B slots has said, the last `CHUNK` places being the tail."""
+
+    prompts: Stretch
+    said: Stretch
+
+
 class Rows(NamedTuple):
-    """What each slot is about to do. `tokens_B` is fed next, at position `lengths_B`; `remaining_B` is 0 when idle."""
+    """What each slot is about to do. `tokens_B` is fed next, at position `prompts_B + said_B`, which count the cached
+    tokens of the prompt and of its own; `remaining_B` is 0 when idle."""
 
     tokens_B: Any
-    lengths_B: Any
+    prompts_B: Any
+    said_B: Any
     remaining_B: Any
     keys_B2: Any
 
 
 class Chunk(NamedTuple):
-    """New tokens with raw log-probs in nats; of row b the first `counts_B[b]` are real."""
+    """New tokens with their log-probs in nats (models/choice.py); of row b the first `counts_B[b]` are real."""
 
     tokens_BC: Any
     logprobs_BC: Any
+    policy_logprobs_BC: Any
+    sampling_logprobs_BC: Any
     counts_B: Any
 
 
-def split_layers(params: Params, arch: Arch) -> Decoder:
+@partial(jax.jit, static_argnames=("arch",))
+def split_layers(params: Params, *, arch: Arch) -> Decoder:
     """The weights as decoding wants them; holds each layer's weights a second time."""
     top = {name: leaf for name, leaf in params.items() if name != "layers"}
     layers = tuple({name: leaf[i] for name, leaf in params["layers"].items()} for i in range(arch.num_layers))
     return Decoder(top, layers)
 
 
-def empty_cache(decoder: Decoder, arch: Arch, num_slots: int, size: int) -> Cache:
-    """Room for `size` positions in every slot, in the weights' type."""
+def empty_cache(decoder: Decoder, arch: Arch, *, num_blocks: int, num_slots: int, prompt_size: int) -> Cache:
+    """Room for prompts of `prompt_size` in every block, and for the first tokens said by every slot."""
+    # The extra places keep rows of keys from lying at the same address modulo a page of the processor's cache.
+    prompts = _empty_stretch(decoder, arch, num_blocks, prompt_size + CHUNK)
+    return Cache(prompts, _empty_stretch(decoder, arch, num_slots, SMALLEST + CHUNK))
+
+
+def _empty_stretch(decoder: Decoder, arch: Arch, count: int, size: int) -> Stretch:
     dtype = decoder.top["embed"].dtype
-    heads = (num_slots, arch.num_kv_heads)
-    return Cache(
+    heads = (count, arch.num_kv_heads)
+    return Stretch(
         tuple(jnp.zeros((*heads, arch.head_size, size), dtype) for _ in decoder.layers),
         tuple(jnp.zeros((*heads, size, arch.head_size), dtype) for _ in decoder.layers),
     )
 
 
+def grow(cache: Cache) -> Cache:
+    """Twice the room for what is said; between chunks nothing in the tail is needed at its place there."""
+    return Cache(cache.prompts, _pad(cache.said, said_room(cache)))
+
+
+@partial(jax.jit, static_argnums=1)
+def _pad(said: Stretch, more: int) -> Stretch:
+    return Stretch(
+        tuple(jnp.pad(keys, ((0, 0), (0, 0), (0, 0), (0, more))) for keys in said.keys),
+        tuple(jnp.pad(values, ((0, 0), (0, 0), (0, more), (0, 0))) for values in said.values),
+    )
+
+
+def said_room(cache: Cache) -> int:
+    """Tokens that every slot can have said before the cache must grow; the tail is not counted."""
+    return cache.said.values[0].shape[2] - CHUNK
+
+
 def empty_rows(num_slots: int) -> Rows:
     """Idle slots, as host arrays to be filled in."""
-    tokens, lengths, remaining = (np.zeros(num_slots, np.int32) for _ in range(3))
-    return Rows(tokens, lengths, remaining, np.zeros((num_slots, 2), np.uint32))
+    tokens, prompts, said, remaining = (np.zeros(num_slots, np.int32) for _ in range(4))
+    return Rows(tokens, prompts, said, remaining, np.zeros((num_slots, 2), np.uint32))
 
 
-@partial(jax.jit, static_argnames=("arch",), donate_argnames=("cache",))
-def prefill(
-    decoder: Decoder,
-    cache: Cache,
-    tokens_RT: Int[Array | np.ndarray, "R T"],
-    slots_R: Int[Array | np.ndarray, "R"],
-    *,
-    arch: Arch,
-) -> Cache:
-    """Keys and values of R prompts, padded on the right, into their slots; a slot out of range is dropped.
-
-    What padding leaves behind a prompt is never read: a row reads only positions below its length.
-    """
+@partial(jax.jit, static_argnames=("arch",))
+def prefill(decoder: Decoder, tokens_RT: Int[Array | np.ndarray, "R T"], *, arch: Arch) -> Stretch:
+    """Keys and values of R prompts, padded on the right; what padding leaves behind a prompt is never read."""
     batch, length = tokens_RT.shape
     positions_RT = jnp.broadcast_to(jnp.arange(length)[None], (batch, length))
     segments_RT = jnp.ones((batch, length), jnp.int32)
@@ -108,6 +139,10 @@ def prefill(
     for index, weights in enumerate(decoder.layers):
         layer = Layer(weights, {}, 1.0)
         q, k, v = project_qkv(layer, arch, x_RTD, turns[_slides(arch, index)])
+        keys.append(k.transpose(0, 2, 3, 1))
+        values.append(v.transpose(0, 2, 1, 3))
+        if index + 1 == len(decoder.layers):
+            break
         mixed = attend(
             q,
             k,
@@ -118,95 +153,98 @@ def prefill(
             softcap=arch.attn_softcap,
         )
         x_RTD = mlp(layer, arch, attention_output(layer, arch, x_RTD, mixed))
-        keys.append(cache.keys[index].at[slots_R, :, :, :length].set(k.transpose(0, 2, 3, 1), mode="drop"))
-        values.append(cache.values[index].at[slots_R, :, :length].set(v.transpose(0, 2, 1, 3), mode="drop"))
-    return Cache(tuple(keys), tuple(values))
+    return Stretch(tuple(keys), tuple(values))
 
 
-@partial(jax.jit, static_argnames=("arch", "settings", "read_size", "num_steps"), donate_argnames=("cache",))
+@partial(jax.jit, donate_argnames=("cache",))
+def seat(cache: Cache, prompts: Stretch, source: Any, block: Any) -> Cache:
+    """Copy the prefilled prompt `source` into a block; its slots then read it."""
+
+    def put(cached: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(cached, jax.lax.dynamic_slice_in_dim(new, source, 1), (block, 0, 0, 0))
+
+    return Cache(jax.tree.map(put, cache.prompts, prompts), cache.said)
+
+
+@partial(jax.jit, static_argnames=("arch", "settings"), donate_argnames=("cache",))
 def decode_chunk(
-    decoder: Decoder,
-    cache: Cache,
-    rows: Rows,
-    dials: Dials,
-    *,
-    arch: Arch,
-    settings: Settings,
-    read_size: int,
-    num_steps: int,
+    decoder: Decoder, cache: Cache, rows: Rows, dials: Dials, *, arch: Arch, settings: Settings
 ) -> tuple[Cache, Rows, Chunk]:
-    """Up to `num_steps` tokens for every busy slot, fewer when all have finished.
+    """Up to `CHUNK` tokens for every busy slot, fewer when all have finished.
 
-    `read_size` must reach the longest busy row; the cache must have room for `num_steps` more. A row finishes
-    on a stop id, which belongs to what it said, or when nothing remains.
+    The cache must have room for what any busy row has said (`said_room`). A row finishes on a stop id, which belongs
+    to what it said, or when nothing remains.
     """
     rows = Rows(*map(jnp.asarray, rows))
-    old = Cache(
-        tuple(keys[..., :read_size] for keys in cache.keys),
-        tuple(values[:, :, :read_size] for values in cache.values),
-    )
     num_slots = rows.tokens_B.shape[0]
-    chunk = Chunk(
-        jnp.zeros((num_slots, num_steps), jnp.int32),
-        jnp.zeros((num_slots, num_steps), jnp.float32),
-        jnp.zeros(num_slots, jnp.int32),
-    )
-    new = empty_cache(decoder, arch, num_slots, num_steps)
+    floats = [jnp.zeros((num_slots, CHUNK), jnp.float32) for _ in range(3)]
+    chunk = Chunk(jnp.zeros((num_slots, CHUNK), jnp.int32), *floats, jnp.zeros(num_slots, jnp.int32))
 
-    def unfinished(carry: tuple[jax.Array, Rows, Cache, Chunk]) -> jax.Array:
-        return (carry[0] < num_steps) & jnp.any(carry[1].remaining_B > 0)
+    def unfinished(carry: tuple[jax.Array, Rows, Stretch, Chunk]) -> jax.Array:
+        return (carry[0] < CHUNK) & jnp.any(carry[1].remaining_B > 0)
 
-    def step(carry: tuple[jax.Array, Rows, Cache, Chunk]) -> tuple[jax.Array, Rows, Cache, Chunk]:
-        t, now, new, chunk = carry
+    def step(carry: tuple[jax.Array, Rows, Stretch, Chunk]) -> tuple[jax.Array, Rows, Stretch, Chunk]:
+        t, now, said, chunk = carry
         busy_B = now.remaining_B > 0
-        hidden_BD, new = _advance(decoder, now, old, new, t, arch=arch)
-        tokens_B, logprobs_B = choose(
-            _logits(decoder, arch, hidden_BD), now.keys_B2, now.lengths_B, dials=dials, settings=settings
+        hidden_BD, said = _advance(decoder, now, Cache(cache.prompts, said), t, arch=arch)
+        choice = choose(
+            _logits(decoder, arch, hidden_BD),
+            now.keys_B2,
+            now.prompts_B + now.said_B,
+            early_B=now.said_B + 1 < dials.min_tokens,
+            dials=dials,
+            settings=settings,
         )
-        chunk = Chunk(
-            jax.lax.dynamic_update_slice(chunk.tokens_BC, tokens_B[:, None], (0, t)),
-            jax.lax.dynamic_update_slice(chunk.logprobs_BC, logprobs_B[:, None], (0, t)),
-            chunk.counts_B + busy_B.astype(jnp.int32),
-        )
-        stopped_B = jnp.any(tokens_B[:, None] == dials.stop_ids[None], axis=1)
+        written = [
+            jax.lax.dynamic_update_slice(old, new[:, None], (0, t)) for old, new in zip(chunk[:4], choice, strict=True)
+        ]
+        chunk = Chunk(*written, chunk.counts_B + busy_B.astype(jnp.int32))
+        stopped_B = jnp.any(choice.tokens_B[:, None] == dials.stop_ids[None], axis=1)
         remaining_B = jnp.where(busy_B & ~stopped_B, now.remaining_B - 1, 0)
-        return t + 1, Rows(tokens_B, now.lengths_B + 1, remaining_B, now.keys_B2), new, chunk
+        now = now._replace(tokens_B=choice.tokens_B, said_B=now.said_B + 1, remaining_B=remaining_B)
+        return t + 1, now, said, chunk
 
-    _, last, new, chunk = jax.lax.while_loop(unfinished, step, (jnp.int32(0), rows, new, chunk))
-    cache = _append(cache, new, rows.lengths_B)
-    return cache, last._replace(lengths_B=rows.lengths_B + chunk.counts_B), chunk
+    _, last, said, chunk = jax.lax.while_loop(unfinished, step, (jnp.int32(0), rows, cache.said, chunk))
+    cache = Cache(cache.prompts, _settle(said, rows.said_B))
+    return cache, last._replace(said_B=rows.said_B + chunk.counts_B), chunk
 
 
-def _advance(
-    decoder: Decoder, rows: Rows, old: Cache, new: Cache, t: jax.Array, *, arch: Arch
-) -> tuple[jax.Array, Cache]:
-    """One token through every layer; its keys and values join the chunk's at index t."""
-    turns = _turns(arch, rows.lengths_B[:, None])
+def _advance(decoder: Decoder, rows: Rows, cache: Cache, t: jax.Array, *, arch: Arch) -> tuple[jax.Array, Stretch]:
+    """One token through every layer; its keys and values join the tail at index t."""
+    turns = _turns(arch, (rows.prompts_B + rows.said_B)[:, None])
     x_BTD = embed_tokens(decoder.top, arch, rows.tokens_B[:, None])
-    new_keys, new_values = list(new.keys), list(new.values)
+    said_keys, said_values = list(cache.said.keys), list(cache.said.values)
+    place = said_room(cache) + t
     for index, weights in enumerate(decoder.layers):
         layer = Layer(weights, {}, 1.0)
         q, k, v = project_qkv(layer, arch, x_BTD, turns[_slides(arch, index)])
-        new_keys[index] = jax.lax.dynamic_update_slice(new_keys[index], k.transpose(0, 2, 3, 1), (0, 0, 0, t))
-        new_values[index] = jax.lax.dynamic_update_slice(new_values[index], v.transpose(0, 2, 1, 3), (0, 0, t, 0))
-        pairs = ((old.keys[index], old.values[index]), (new_keys[index], new_values[index]))
-        masks = _visible(rows.lengths_B, t, pairs[0][0].shape[-1], pairs[1][0].shape[-1], _window(arch, index))
+        said_keys[index] = jax.lax.dynamic_update_slice(said_keys[index], k.transpose(0, 2, 3, 1), (0, 0, 0, place))
+        said_values[index] = jax.lax.dynamic_update_slice(said_values[index], v.transpose(0, 2, 1, 3), (0, 0, place, 0))
+        pairs = (
+            (cache.prompts.keys[index], cache.prompts.values[index]),
+            (said_keys[index], said_values[index]),
+        )
+        masks = _visible(rows, t, pairs[0][0].shape[-1], pairs[1][0].shape[-1], _window(arch, index))
         mixed = _mix(arch, q, pairs, masks)
         x_BTD = mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed))
-    return norm(x_BTD[:, 0], decoder.top["final_norm"], arch), Cache(tuple(new_keys), tuple(new_values))
+    hidden_BD = norm(x_BTD[:, 0], decoder.top["final_norm"], arch)
+    return hidden_BD, Stretch(tuple(said_keys), tuple(said_values))
 
 
 def _visible(
-    positions_B: jax.Array, t: jax.Array, read_size: int, num_steps: int, window: int | None
+    rows: Rows, t: jax.Array, prompt_size: int, said_size: int, window: int | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Which cached [B, S] and which of the chunk's [B, C] tokens the token at `positions_B`, the chunk's t-th, sees."""
-    starts_B1 = positions_B[:, None] - t
-    cached_1S, chunk_1C = jnp.arange(read_size)[None], jnp.arange(num_steps)[None]
-    in_cache = cached_1S < starts_B1
-    in_chunk = jnp.broadcast_to(chunk_1C <= t, (positions_B.shape[0], num_steps))
+    """Which tokens of the prompt [B, S] and of its own [B, S] each row's new one sees; it is the chunk's t-th."""
+    prompts_B1, said_B1 = rows.prompts_B[:, None], rows.said_B[:, None]
+    places_1S, own_1S = jnp.arange(prompt_size)[None], jnp.arange(said_size)[None]
+    tail_1S = own_1S - (said_size - CHUNK)
+    in_prompt = places_1S < prompts_B1
+    in_said = jnp.where(tail_1S < 0, own_1S < said_B1 - t, tail_1S <= t)
     if window is None:
-        return in_cache, in_chunk
-    return in_cache & (cached_1S > positions_B[:, None] - window), in_chunk & (chunk_1C > t - window)
+        return in_prompt, in_said
+    # Counted from the row's first own token.
+    own_BS = jnp.where(tail_1S < 0, own_1S, tail_1S + said_B1 - t)
+    return in_prompt & (places_1S > prompts_B1 + said_B1 - window), in_said & (own_BS > said_B1 - window)
 
 
 def _mix(
@@ -215,36 +253,43 @@ def _mix(
     pairs: tuple[tuple[jax.Array, jax.Array], ...],
     masks: tuple[Bool[Array, "B S"], Bool[Array, "B C"]],
 ) -> Float[Array, "B 1 H K"]:
-    """Attention over the cache and the chunk together: one softmax over two stretches of keys, in float32."""
+    """Attention over the prompt and the own tokens together: one softmax over two stretches of keys, in float32."""
     batch, _, heads, size = q_BTHK.shape
     q_BNGK = (q_BTHK * arch.query_scale).reshape(batch, arch.num_kv_heads, -1, size)
     scores = []
     for (keys, _), mask in zip(pairs, masks, strict=True):
-        score = jax.lax.dot_general(q_BNGK, keys, (((3,), (2,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32)
+        score = _by_block(q_BNGK, keys)
         if arch.attn_softcap is not None:
             score = arch.attn_softcap * jnp.tanh(score / arch.attn_softcap)
         scores.append(jnp.where(mask[:, None, None], score, _HIDDEN))
     top = jnp.maximum(*(jnp.max(score, axis=-1, keepdims=True) for score in scores))
     weights = [jnp.exp(score - top) for score in scores]
     total = sum(jnp.sum(weight, axis=-1, keepdims=True) for weight in weights)
-    mixed = [
-        jax.lax.dot_general(
-            weight.astype(values.dtype), values, (((3,), (2,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32
-        )
-        for weight, (_, values) in zip(weights, pairs, strict=True)
-    ]
+    mixed = [_by_block(weight.astype(pair[1].dtype), pair[1]) for weight, pair in zip(weights, pairs, strict=True)]
     return ((mixed[0] + mixed[1]) / total).astype(q_BTHK.dtype).reshape(batch, 1, heads, size)
 
 
-def _append(cache: Cache, new: Cache, starts_B: Int[Array, "B"]) -> Cache:
-    """Write a chunk's keys and values behind each row's length; what a row did not say lies beyond its new length."""
+def _by_block(rows_BNGI: jax.Array, cached_XNIO: jax.Array) -> jax.Array:
+    """Rows times what their block holds, in float32: the siblings of a block are rows of one product."""
+    batch, kv_heads, groups, _ = rows_BNGI.shape
+    blocks = cached_XNIO.shape[0]
+    rows = rows_BNGI.reshape(blocks, batch // blocks, kv_heads, groups, -1).transpose(0, 2, 1, 3, 4)
+    rows = rows.reshape(blocks, kv_heads, -1, rows_BNGI.shape[-1])
+    out = jax.lax.dot_general(rows, cached_XNIO, (((3,), (2,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32)
+    out = out.reshape(blocks, kv_heads, batch // blocks, groups, -1).transpose(0, 2, 1, 3, 4)
+    return out.reshape(batch, kv_heads, groups, -1)
 
-    def put(cached: jax.Array, chunk: jax.Array, start: jax.Array, *, axis: int) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(cached, chunk, start, axis=axis)
 
-    return Cache(
-        tuple(jax.vmap(partial(put, axis=2))(*pair, starts_B) for pair in zip(cache.keys, new.keys, strict=True)),
-        tuple(jax.vmap(partial(put, axis=1))(*pair, starts_B) for pair in zip(cache.values, new.values, strict=True)),
+def _settle(said: Stretch, starts_B: Int[Array, "B"]) -> Stretch:
+    """Move the tail behind what each row had said; what a row did not say lies beyond its new length."""
+
+    def move(own: jax.Array, start: jax.Array, *, axis: int) -> jax.Array:
+        tail = jax.lax.slice_in_dim(own, own.shape[axis] - CHUNK, own.shape[axis], axis=axis)
+        return jax.lax.dynamic_update_slice_in_dim(own, tail, start, axis=axis)
+
+    return Stretch(
+        tuple(jax.vmap(partial(move, axis=2))(keys, starts_B) for keys in said.keys),
+        tuple(jax.vmap(partial(move, axis=1))(values, starts_B) for values in said.values),
     )
 
 
