@@ -47,6 +47,8 @@ def one(pool: MathPool, gold: str, answer: str) -> str:
         (r"$\frac{\sqrt{2}}{2}$", r"$\frac{1}{\sqrt{2}}$", "right"),
         ("(1,2)", "$(1, 2)$", "right"),
         ("x+1", "1 + x", "right"),
+        ("0.25", "0.250", "right"),
+        ("18", "1e-30", "wrong"),
         ("18", "19", "wrong"),
         ("18", "-18", "wrong"),
         (r"\frac{1}{2}", "0.6", "wrong"),
@@ -125,7 +127,11 @@ def test_workers_start_at_the_first_question_and_none_is_left():
 def test_whole_numbers_need_no_worker():
     before = children()
     with MathPool(2) as pool:
-        assert [v.kind for v in pool.judge(["18", "1,024"], ["+18", "1025"])] == ["right", "wrong"]
+        assert [v.kind for v in pool.judge(["18", "1,024", "1e30"], ["+18", "1025", "1"])] == [
+            "right",
+            "wrong",
+            "wrong",
+        ]
         assert children() == before
 
 

@@ -109,6 +109,7 @@ def test_each_tag_counts_when_it_stands_exactly_once(completion, score):
         ("5", "Paris", -1.0),
         ("9007199254740993", "9007199254740992", 0.5),
         (" ", "18", -0.5),
+        (" ", "  ", -0.5),
         ("London", "Paris", -0.5),
         ("eighteen", "18", -0.5),
         ("18 eggs", "18", -0.5),
@@ -155,6 +156,7 @@ def test_an_answer_is_scored_by_how_near_it_is(answer, gold, score):
         ("</answer><answer>18</answer>", "18", 1.5),
         ("<answer>none</answer> 18", "18", 0.0),
         ("<answer>9007199254740993</answer>", "9007199254740992", 0.0),
+        ("<answer>1,2345</answer>", "1,234", 0.0),
         ("<answer>5</answer>", "Paris", 0.0),
         ("<answer>1e999999999</answer>", "1e999999999", 0.0),
         ("", "18", 0.0),
@@ -197,6 +199,13 @@ def test_the_prompt_asks_for_every_tag_that_is_read():
 def test_what_the_exact_form_captures_is_in_the_completion(reasoning, answer):
     assert exact_answer(f"<reasoning>.{reasoning}</reasoning><answer>{answer}</answer>") is not None
     assert exact_answer(f"<reasoning>.</reasoning>{reasoning}") is None
+
+
+def test_the_bound_itself_is_within_however_many_digits_it_has():
+    gold = 10**40 + 10
+    bound = gold + gold // 10
+    assert is_within(Decimal(bound), Decimal(gold), 1)
+    assert not is_within(Decimal(bound + 1), Decimal(gold), 1)
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(-(10**30), 10**30), st.sampled_from([1, 2]))

@@ -53,7 +53,7 @@ class MathPool:
         self.close()
 
     def judge(self, golds: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """A verdict for each pair, in order. Equal pairs are judged once, and whole numbers without a worker."""
+        """A verdict for each pair, in order. Equal pairs are judged once, plain numbers mostly without a worker."""
         pairs = [(gold, answer[-MAX_TEXT_CHARS:]) for gold, answer in zip(golds, answers, strict=True)]
         verdicts = {pair: verdict for pair in dict.fromkeys(pairs) if (verdict := _obvious(*pair))}
         waiting = deque(pair for pair in dict.fromkeys(pairs) if pair not in verdicts)
@@ -163,13 +163,16 @@ class _Worker:
 
 
 def _obvious(gold: str, answer: str) -> Verdict | None:
-    """The verdict on two whole numbers, which needs no algebra; None for anything else."""
+    """The verdict on equal numbers and on two whole ones, which needs no algebra; None for anything else."""
     if max(len(gold), len(answer)) > MAX_OBVIOUS_CHARS:
         return None
     wanted, mine = number(gold), number(answer)
-    if wanted is None or mine is None or wanted % 1 or mine % 1:
+    if wanted is None or mine is None:
         return None
-    return Verdict("right") if mine == wanted else Verdict("wrong", "differs from the gold answer")
+    if mine == wanted:
+        return Verdict("right")
+    are_whole = all(value == value.to_integral_value() for value in (wanted, mine))
+    return Verdict("wrong", "differs from the gold answer") if are_whole else None
 
 
 def _end_all(workers: list[_Worker]) -> None:
