@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from tracetune.models.choice import Choice, Dials, Settings, choose, top_k
+from tracetune.models.choice import Choice, Dials, Settings, choose, kth_highest
 
 choose_jit = jax.jit(choose, static_argnames="settings")
 ROWS = 20_000
@@ -104,14 +104,19 @@ def test_top_p_keeps_the_fewest_that_reach_it(top_p, kept, top_k):
 
 
 @pytest.mark.parametrize(("size", "k"), [(3, 3), (61, 7), (1000, 7), (1003, 50), (8192, 50)])
-def test_top_k_are_the_highest_in_order(size, k):
+def test_the_kth_highest_is_found_by_its_bits(size, k):
     rng = np.random.default_rng(size)
-    x = rng.normal(size=(20, size)).astype(np.float32)
-    x[10:] = rng.integers(0, 9, (10, size))
-    kept, ids = map(np.asarray, jax.jit(top_k, static_argnums=1)(x, k))
-    assert np.array_equal(kept, -np.sort(-x, axis=1)[:, :k])
-    assert np.array_equal(np.take_along_axis(x, ids, axis=1), kept)
-    assert all(len(set(row)) == k for row in ids.tolist())
+    x = rng.normal(size=(30, size)).astype(np.float32)
+    x[10:20] = rng.integers(-4, 5, (10, size))
+    x[20:] *= np.float32(1e-30)
+    found = np.asarray(jax.jit(kth_highest, static_argnums=1)(x, k))
+    assert np.array_equal(found, np.sort(x, axis=1)[:, -k])
+
+
+def test_equal_logits_at_the_edge_of_top_k_are_all_kept():
+    logits = np.array([0.0, 1.0, 2.0, 1.0, 1.0, -3.0], np.float32)
+    choice = draw(np.tile(logits, (4000, 1)), Settings(True, 2, False))
+    assert np.unique(choice.tokens_B).tolist() == [1, 2, 3, 4]
 
 
 def test_rows_that_may_not_stop_never_draw_a_stop_id_and_say_so_in_the_sampling_log_prob():

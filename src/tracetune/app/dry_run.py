@@ -66,7 +66,7 @@ def dry_run(
     home: Path | None = None,
 ) -> DryRun:
     """Check what `run_sft` would check and estimate what it would cost. Raises what it would raise."""
-    require_backend(config)
+    require_backend(config.backend)
     folder = RunFolder(output_folder(config, output), config.output)
     rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
     eval_rows = read_eval_rows(config)

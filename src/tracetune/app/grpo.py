@@ -21,7 +21,7 @@ from tracetune.app.sft import check_same, require_backend
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.trackers import Trackers
 from tracetune.backends.local_policy import LocalPolicy
-from tracetune.config.grpo import config_mapping, to_yaml
+from tracetune.config.grpo import config_mapping, deciding_mapping, to_yaml
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.grpo_steps import num_grpo_steps
 from tracetune.config.schema import OutputSettings
@@ -127,15 +127,10 @@ def _log_of(folder: RunFolder) -> Path:
 
 def _describe(config: GrpoConfig, model: Model, prompts: PromptSets) -> dict[str, Any]:
     """What decides a run: settings, problems and model. Two equal descriptions are one run."""
-    training_config = config_mapping(config)
-    # Where a run is written, how it is told and whether it began anew change nothing in it.
-    for name in ("tracking", "resume"):
-        training_config.pop(name, None)
-    training_config["training"].pop("checkpoint_dir", None)
     return {
         "recipe": RECIPE,
         "seed": config.seed,
-        "training_config": training_config,
+        "training_config": deciding_mapping(config),
         "data": prompts.facts,
         "eval_data": prompts.validation_facts,
         "base_model": model.name,
@@ -150,7 +145,7 @@ def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> GrpoResult | None
     manifest = read_manifest(folder.manifest)
     if manifest is None:
         return None
-    check_same(folder, manifest, inputs)
+    check_same(folder, manifest, inputs, advice="or choose another checkpoint_dir")
     if manifest["status"] != "finished" or not folder.final.is_dir():
         return None
     result = manifest["result"]

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -63,10 +64,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, stream: TextIO | None = N
     """
     out = stream or sys.stderr
     if settings.num_passes > 1 and settings.temperature == 0:
-        raise InputError(
-            f"num_passes: {settings.num_passes} greedy passes are all alike; choose inference_config=standard or "
-            "liberal"
-        )
+        out.write("greedy passes are all alike, so one is taken; inference_config=standard or liberal draws\n")
+        settings = replace(settings, num_passes=1)
     place = _find(Path(settings.checkpoint_dir), settings.step)
     config = _config_of(place.run)
     model = _load(place, config)

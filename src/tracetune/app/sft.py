@@ -137,14 +137,14 @@ def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> SftResult | None:
     return SftResult(folder.root, "already finished", folder.final, result["steps"], result["loss"])
 
 
-def check_same(folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same(
+    folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any], advice: str = "or choose another --output"
+) -> None:
     """Raises Conflict naming the first difference, unless two manifests are of one run."""
     if "status" not in before:
         raise Conflict(f"{folder.manifest}: was written by another program; choose another --output")
     if told := first_input_difference(before, now):
-        raise Conflict(
-            f"{folder.root}: holds another run: {told}; go on with what it was started with, or choose another --output"
-        )
+        raise Conflict(f"{folder.root}: holds another run: {told}; go on with what it was started with, {advice}")
 
 
 class _Run:

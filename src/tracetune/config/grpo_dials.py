@@ -8,6 +8,7 @@ from tracetune.config.check import Dial
 from tracetune.config.dials import PROJECTIONS
 from tracetune.config.grpo_schema import MeshSettings
 from tracetune.config.kinds import (
+    ANY_TEXT,
     FLAG,
     TEXT,
     Kind,
@@ -98,7 +99,7 @@ GRPO_DIALS = (
     Dial("wandb_disabled", "tracking.wandb_disabled", FLAG),
     Dial("wandb_project", "tracking.wandb_project", TEXT),
     Dial("wandb_run", "tracking.wandb_run", optional(TEXT)),
-    Dial("prompt.instruction", "prompt.instruction", optional(TEXT)),
+    Dial("prompt.instruction", "prompt.instruction", optional(ANY_TEXT)),
     Dial("prompt.system", "prompt.system", optional(TEXT)),
     # The model.
     Dial("model.model_family", "model.family", TEXT),

@@ -113,7 +113,8 @@ class RewardSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSettings:
-    """One user turn: `instruction`, a blank line, the question. `system` None writes no system turn."""
+    """One user turn: `instruction`, a blank line, the question; with an empty one the question alone. `system` None
+    writes no system turn."""
 
     instruction: str = INSTRUCTION
     system: str | None = None

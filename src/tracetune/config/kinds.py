@@ -109,5 +109,6 @@ def _looks_numeric(text: str) -> bool:
 
 
 TEXT = Kind("text", _read_text)
+ANY_TEXT = Kind("text", lambda value: value if isinstance(value, str) else _read_text(value))
 FLAG = mapped({True: True, False: False})
 INNER_PATH = Kind("a path inside the run folder", _read_inner_path)

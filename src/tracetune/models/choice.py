@@ -2,7 +2,7 @@
 
 A draw costs one block of random bits per row, not one number per word of the vocabulary: the inverse of the cumulated
 probability, first over columns of the vocabulary laid out as a rectangle, then inside one column.
-Shapes: B slots, V vocab, Q rows and W columns of the rectangle, K kept tokens, J stop ids.
+Shapes: B slots, V vocab, Q rows and W columns of the rectangle, K places, J stop ids.
 """
 
 from typing import Any, NamedTuple
@@ -128,20 +128,12 @@ def _uniforms(keys_B2: jax.Array, positions_B: jax.Array) -> jax.Array:
 
 
 def _draw(logits_BV: jax.Array, uniforms_B2: jax.Array, dials: Dials, settings: Settings) -> _Pick:
-    """Top-p (Holtzman et al. 2020) keeps the fewest likeliest tokens that reach p together.
+    """From the k highest, then from the fewest likeliest that reach p together (top-p, Holtzman et al. 2020).
 
-    Of equal logits at the edge of top-k exactly k are kept; at the edge of top-p alone all of them are.
+    All tokens as high as the lowest one kept are kept too.
     """
     if settings.top_k is not None and settings.top_k < logits_BV.shape[1]:
-        kept_BK, ids_BK = top_k(logits_BV, settings.top_k)
-        weights_BK = jnp.exp(kept_BK - kept_BK[:, :1])
-        if settings.filter_p:
-            cumulated_BK = jnp.cumsum(weights_BK, axis=1)
-            before_BK = cumulated_BK - weights_BK
-            weights_BK = jnp.where(before_BK < dials.top_p * cumulated_BK[:, -1:], weights_BK, 0.0)
-        places_B = _invert(weights_BK, uniforms_B2[:, 0])
-        share_B = jnp.log(_at(weights_BK, places_B)) - jnp.log(jnp.sum(weights_BK, axis=1))
-        return _Pick(_at(ids_BK, places_B), share_B)
+        logits_BV = jnp.where(logits_BV >= kth_highest(logits_BV, settings.top_k)[:, None], logits_BV, _NEVER)
     weights_BQW, _ = _weights(logits_BV)
     if settings.filter_p:
         weights_BQW = jnp.where(weights_BQW >= _edge(weights_BQW, dials.top_p)[:, None, None], weights_BQW, 0.0)
@@ -188,18 +180,31 @@ def _edge(weights_BQW: jax.Array, top_p: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(low_B, jnp.float32)
 
 
-def top_k(logits_BV: Float[Array, "B V"], k: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
-    """The k highest, highest first, with their places; which of equal values at the edge is open but never changes.
+def kth_highest(logits_BV: Float[Array, "B V"], k: int) -> Float[Array, "B"]:
+    """The k-th highest of each row, equal values counted apart.
 
-    The k highest lie in the k columns with the highest tops, so only those are sorted.
+    The k highest lie in the k columns with the highest tops; among these it is found by bisection.
     """
-    size = logits_BV.shape[1]
-    if size <= 2 * _TOP_ROWS * k:
-        kept_BK, ids_BK = jax.lax.top_k(logits_BV, k)
-        return kept_BK, ids_BK
-    logits_BQW = _rectangle(logits_BV, _TOP_ROWS, _NEVER)
-    _, columns_BK = jax.lax.top_k(jnp.max(logits_BQW, axis=1), k)
-    tops = jnp.take_along_axis(logits_BQW, columns_BK[:, None], axis=2).reshape(-1, _TOP_ROWS * k)
-    kept_BK, where_BK = jax.lax.top_k(tops, k)
-    rows_BK, place_BK = where_BK // k, where_BK % k
-    return kept_BK, rows_BK * logits_BQW.shape[2] + jnp.take_along_axis(columns_BK, place_BK, axis=1)
+    if logits_BV.shape[1] > 2 * _TOP_ROWS * k:
+        logits_BQW = _rectangle(logits_BV, _TOP_ROWS, _NEVER)
+        columns_BK = jax.lax.top_k(jnp.max(logits_BQW, axis=1), k)[1]
+        candidates = jnp.take_along_axis(logits_BQW, columns_BK[:, None], axis=2)
+        logits_BV = candidates.reshape(logits_BV.shape[0], -1)
+    order_BV = _swap_order(jax.lax.bitcast_convert_type(logits_BV, jnp.int32))
+
+    def halve(_: Any, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low_B, high_B = bounds
+        # The mean without overflow.
+        middle_B = (low_B >> 1) + (high_B >> 1) + (low_B & high_B & 1)
+        enough_B = jnp.sum(order_BV >= middle_B[:, None], axis=1) >= k
+        return jnp.where(enough_B, middle_B, low_B), jnp.where(enough_B, high_B, middle_B)
+
+    limits = jnp.iinfo(jnp.int32)
+    bounds = tuple(jnp.full(len(logits_BV), limit, jnp.int32) for limit in (limits.min, limits.max))
+    low_B, _ = jax.lax.fori_loop(0, 32, halve, bounds)
+    return jax.lax.bitcast_convert_type(_swap_order(low_B), jnp.float32)
+
+
+def _swap_order(bits: jax.Array) -> jax.Array:
+    """Bits of float32 to integers in the floats' order, and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)

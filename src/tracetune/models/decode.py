@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tracetune.models.arch import Arch
 from tracetune.models.attention import attend
-from tracetune.models.choice import Dials, Settings, choose
+from tracetune.models.choice import Choice, Dials, Settings, choose
 from tracetune.models.rope import Angles, angles
 from tracetune.models.transformer import (
     Layer,
@@ -175,10 +175,10 @@ def decode_chunk(
     The cache must have room for what any busy row has said (`said_room`). A row finishes on a stop id, which belongs
     to what it said, or when nothing remains.
     """
-    rows = Rows(*map(jnp.asarray, rows))
+    rows = jax.tree.map(jnp.asarray, rows)
     num_slots = rows.tokens_B.shape[0]
-    floats = [jnp.zeros((num_slots, CHUNK), jnp.float32) for _ in range(3)]
-    chunk = Chunk(jnp.zeros((num_slots, CHUNK), jnp.int32), *floats, jnp.zeros(num_slots, jnp.int32))
+    zeros_BC = jnp.zeros((num_slots, CHUNK), jnp.float32)
+    chunk = Chunk(zeros_BC.astype(jnp.int32), zeros_BC, zeros_BC, zeros_BC, jnp.zeros(num_slots, jnp.int32))
 
     def unfinished(carry: tuple[jax.Array, Rows, Stretch, Chunk]) -> jax.Array:
         return (carry[0] < CHUNK) & jnp.any(carry[1].remaining_B > 0)
@@ -195,10 +195,7 @@ def decode_chunk(
             dials=dials,
             settings=settings,
         )
-        written = [
-            jax.lax.dynamic_update_slice(old, new[:, None], (0, t)) for old, new in zip(chunk[:4], choice, strict=True)
-        ]
-        chunk = Chunk(*written, chunk.counts_B + busy_B.astype(jnp.int32))
+        chunk = _write(chunk, choice, t)._replace(counts_B=chunk.counts_B + busy_B.astype(jnp.int32))
         stopped_B = jnp.any(choice.tokens_B[:, None] == dials.stop_ids[None], axis=1)
         remaining_B = jnp.where(busy_B & ~stopped_B, now.remaining_B - 1, 0)
         now = now._replace(tokens_B=choice.tokens_B, said_B=now.said_B + 1, remaining_B=remaining_B)
@@ -207,6 +204,21 @@ def decode_chunk(
     _, last, said, chunk = jax.lax.while_loop(unfinished, step, (jnp.int32(0), rows, cache.said, chunk))
     cache = Cache(cache.prompts, _settle(said, rows.said_B))
     return cache, last._replace(said_B=rows.said_B + chunk.counts_B), chunk
+
+
+def _write(chunk: Chunk, choice: Choice, t: jax.Array) -> Chunk:
+    """One choice for every row, at index t of the chunk."""
+
+    def put(had_BC: jax.Array, new_B: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(had_BC, new_B[:, None], (0, t))
+
+    return Chunk(
+        put(chunk.tokens_BC, choice.tokens_B),
+        put(chunk.logprobs_BC, choice.logprobs_B),
+        put(chunk.policy_logprobs_BC, choice.policy_logprobs_B),
+        put(chunk.sampling_logprobs_BC, choice.sampling_logprobs_B),
+        chunk.counts_B,
+    )
 
 
 def _advance(decoder: Decoder, rows: Rows, cache: Cache, t: jax.Array, *, arch: Arch) -> tuple[jax.Array, Stretch]:
