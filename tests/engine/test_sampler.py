@@ -232,6 +232,11 @@ def test_nothing_compiles_after_warm_up(model):
     compiled = decode_chunk._cache_size(), prefill._cache_size()
     complete(model, asked[::-1][:17], dataclasses.replace(GREEDY, max_tokens=20))
     assert (decode_chunk._cache_size(), prefill._cache_size()) == compiled
+    for again in range(2):
+        groups = generate_groups(model, asked[again : again + 2], DRAWN, num_generations=4, batch_size=8)
+        assert len(groups) == 2
+        compiled = (decode_chunk._cache_size(), prefill._cache_size()) if again == 0 else compiled
+    assert (decode_chunk._cache_size(), prefill._cache_size()) == compiled
 
 
 def test_finished_slots_are_refilled_while_others_decode(model):

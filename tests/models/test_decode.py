@@ -7,17 +7,9 @@ import pytest
 import scipy.special
 
 from tracetune.models.arch import Arch, arch_from_hf
+from tracetune.models.cache import empty_cache, grow, said_room, seat
 from tracetune.models.choice import Dials, Settings
-from tracetune.models.decode import (
-    decode_chunk,
-    empty_cache,
-    empty_rows,
-    grow,
-    prefill,
-    said_room,
-    seat,
-    split_layers,
-)
+from tracetune.models.decode import decode_chunk, empty_rows, prefill, split_layers
 from tracetune.models.transformer import forward, head_weights, init_params
 
 SIZES = {
@@ -72,7 +64,7 @@ def test_greedy_decoding_equals_recomputing_everything(arch, siblings):
     params = weights(arch)
     prompts = [[7, 3, 9, 11, 2], [5], list(range(20, 31))]
     decoder = split_layers(params, arch=arch)
-    cache = empty_cache(decoder, arch, num_blocks=4, num_slots=4 * siblings, prompt_size=64)
+    cache = empty_cache(arch, num_blocks=4, num_slots=4 * siblings, prompt_size=64, dtype=jnp.float32)
     rows = empty_rows(4 * siblings)
     tokens_RT = np.zeros((4, 16), np.int32)
     for block, prompt in enumerate(prompts):

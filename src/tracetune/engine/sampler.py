@@ -16,7 +16,7 @@ import numpy as np
 from tracetune.core.errors import InputError
 from tracetune.core.values import Completion
 from tracetune.engine.requests import Ending, Request, Said, Sampling, check_sampling, find_stop
-from tracetune.models import decode
+from tracetune.models import cache, decode
 from tracetune.models.choice import Dials, Settings
 from tracetune.models.lora import merge_lora
 from tracetune.models.model import Model
@@ -144,19 +144,19 @@ class _Slots:
         self.requests: list[Request | None] = [None] * batch_size
         self.said = [Said() for _ in range(batch_size)]
         self.rows = decode.empty_rows(batch_size)
-        self.prompts: dict[int, tuple[decode.Stretch, int]] = {}
+        self.prompts: dict[int, tuple[cache.Stretch, int]] = {}
         stop_ids = model.tokenizer.stop_ids if sampling.stop_ids is None else sampling.stop_ids
         self.ending = Ending(stop_ids, sampling.stop_strings, sampling.min_tokens, sampling.temperature > 0.0)
         self.settings, self.dials = _choice(sampling, sorted(stop_ids), model.arch.vocab_size)
         if requests:
             params = model.params if model.lora is None else merge_lora(model.params, model.lora, model.lora_scale)
             self.decoder = decode.split_layers(params, arch=model.arch)
-            self.cache = decode.empty_cache(
-                self.decoder,
+            self.cache = cache.empty_cache(
                 model.arch,
                 num_blocks=batch_size // self.siblings,
                 num_slots=batch_size,
                 prompt_size=max(_size(request.prompt) for request in requests),
+                dtype=params["embed"].dtype,
             )
 
     def run(self) -> Iterator[tuple[Request, Completion]]:
@@ -172,7 +172,7 @@ class _Slots:
             slots = range(first, first + self.siblings)
             if self.waiting and not any(self.requests[slot] for slot in slots):
                 prompts, source = self._prefilled()
-                self.cache = decode.seat(self.cache, prompts, np.int32(source), np.int32(first // self.siblings))
+                self.cache = cache.seat(self.cache, prompts, np.int32(source), np.int32(first // self.siblings))
                 for slot in slots:
                     self._seat(slot, self.waiting.popleft())
 
@@ -185,7 +185,7 @@ class _Slots:
         self.rows.remaining_B[slot] = request.limit
         self.rows.keys_B2[slot] = request.key
 
-    def _prefilled(self) -> tuple[decode.Stretch, int]:
+    def _prefilled(self) -> tuple[cache.Stretch, int]:
         """The next request's prompt, computed with others of its size when it is not there yet."""
         place = self.waiting[0].prompt_place
         if place not in self.prompts:
@@ -193,7 +193,7 @@ class _Slots:
             self.prompts = self._prefill(_size(self.waiting[0].prompt))
         return self.prompts[place]
 
-    def _prefill(self, size: int) -> dict[int, tuple[decode.Stretch, int]]:
+    def _prefill(self, size: int) -> dict[int, tuple[cache.Stretch, int]]:
         """The next prompts of this size but their last tokens; as many rows whoever waits, for equal bits."""
         num_rows = max(1, PREFILL_TOKENS // size)
         prompts = {request.prompt_place: request.prompt for request in self.waiting if _size(request.prompt) == size}
@@ -207,8 +207,8 @@ class _Slots:
     def _decode(self) -> decode.Chunk:
         """One chunk of tokens for every slot; a free slot has none remaining."""
         longest = int(np.max(np.where(self.rows.remaining_B > 0, self.rows.said_B, 0)))
-        while longest > decode.said_room(self.cache):
-            self.cache = decode.grow(self.cache)
+        while longest > cache.said_room(self.cache):
+            self.cache = cache.grow(self.cache)
         self.cache, rows, chunk = decode.decode_chunk(
             self.decoder, self.cache, self.rows, self.dials, arch=self.model.arch, settings=self.settings
         )
@@ -248,7 +248,7 @@ def _choice(sampling: Sampling, stop_ids: list[int], vocab_size: int) -> tuple[S
 
 def _size(prompt: Sequence[int]) -> int:
     """Positions for the cached part of a prompt: a power of two, so that shapes are few."""
-    size = decode.SMALLEST
+    size = cache.SMALLEST
     while size < len(prompt) - 1:
         size *= 2
     return size

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tracetune.models.arch import Arch
 from tracetune.models.attention import attend
+from tracetune.models.cache import CHUNK, Cache, Stretch, said_room, settle
 from tracetune.models.choice import Choice, Dials, Settings, choose
 from tracetune.models.rope import Angles, angles
 from tracetune.models.transformer import (
@@ -31,10 +32,6 @@ from tracetune.models.transformer import (
 )
 
 _HIDDEN = -1e30
-# Tokens decoded between two looks at what has finished.
-CHUNK = 16
-# Positions of the smallest stretch; from 64 on XLA's kernels add in the same order whatever the size.
-SMALLEST = 64
 
 
 class Decoder(NamedTuple):
@@ -42,20 +39,6 @@ class Decoder(NamedTuple):
 
     top: dict[str, Any]
     layers: tuple[dict[str, Any], ...]
-
-
-class Stretch(NamedTuple):
-    """Keys [·, N, K, S] and values [·, N, S, K] of each layer: both matmuls of a step read them as they lie."""
-
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
-
-
-class Cache(NamedTuple):
-    """The prompts of X blocks, and what each of B slots has said, the last `CHUNK` places being the tail."""
-
-    prompts: Stretch
-    said: Stretch
 
 
 class Rows(NamedTuple):
@@ -85,40 +68,6 @@ def split_layers(params: Params, *, arch: Arch) -> Decoder:
     top = {name: leaf for name, leaf in params.items() if name != "layers"}
     layers = tuple({name: leaf[i] for name, leaf in params["layers"].items()} for i in range(arch.num_layers))
     return Decoder(top, layers)
-
-
-def empty_cache(decoder: Decoder, arch: Arch, *, num_blocks: int, num_slots: int, prompt_size: int) -> Cache:
-    """Room for prompts of `prompt_size` in every block, and for the first tokens said by every slot."""
-    # The extra places keep rows of keys from lying at the same address modulo a page of the processor's cache.
-    prompts = _empty_stretch(decoder, arch, num_blocks, prompt_size + CHUNK)
-    return Cache(prompts, _empty_stretch(decoder, arch, num_slots, SMALLEST + CHUNK))
-
-
-def _empty_stretch(decoder: Decoder, arch: Arch, count: int, size: int) -> Stretch:
-    dtype = decoder.top["embed"].dtype
-    heads = (count, arch.num_kv_heads)
-    return Stretch(
-        tuple(jnp.zeros((*heads, arch.head_size, size), dtype) for _ in decoder.layers),
-        tuple(jnp.zeros((*heads, size, arch.head_size), dtype) for _ in decoder.layers),
-    )
-
-
-def grow(cache: Cache) -> Cache:
-    """Twice the room for what is said; between chunks nothing in the tail is needed at its place there."""
-    return Cache(cache.prompts, _pad(cache.said, said_room(cache)))
-
-
-@partial(jax.jit, static_argnums=1)
-def _pad(said: Stretch, more: int) -> Stretch:
-    return Stretch(
-        tuple(jnp.pad(keys, ((0, 0), (0, 0), (0, 0), (0, more))) for keys in said.keys),
-        tuple(jnp.pad(values, ((0, 0), (0, 0), (0, more), (0, 0))) for values in said.values),
-    )
-
-
-def said_room(cache: Cache) -> int:
-    """Tokens that every slot can have said before the cache must grow; the tail is not counted."""
-    return cache.said.values[0].shape[2] - CHUNK
 
 
 def empty_rows(num_slots: int) -> Rows:
@@ -154,16 +103,6 @@ def prefill(decoder: Decoder, tokens_RT: Int[Array | np.ndarray, "R T"], *, arch
         )
         x_RTD = mlp(layer, arch, attention_output(layer, arch, x_RTD, mixed))
     return Stretch(tuple(keys), tuple(values))
-
-
-@partial(jax.jit, donate_argnames=("cache",))
-def seat(cache: Cache, prompts: Stretch, source: Any, block: Any) -> Cache:
-    """Copy the prefilled prompt `source` into a block; its slots then read it."""
-
-    def put(cached: jax.Array, new: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice(cached, jax.lax.dynamic_slice_in_dim(new, source, 1), (block, 0, 0, 0))
-
-    return Cache(jax.tree.map(put, cache.prompts, prompts), cache.said)
 
 
 @partial(jax.jit, static_argnames=("arch", "settings"), donate_argnames=("cache",))
@@ -202,7 +141,7 @@ def decode_chunk(
         return t + 1, now, said, chunk
 
     _, last, said, chunk = jax.lax.while_loop(unfinished, step, (jnp.int32(0), rows, cache.said, chunk))
-    cache = Cache(cache.prompts, _settle(said, rows.said_B))
+    cache = Cache(cache.prompts, settle(said, rows.said_B))
     return cache, last._replace(said_B=rows.said_B + chunk.counts_B), chunk
 
 
@@ -290,19 +229,6 @@ def _by_block(rows_BNGI: jax.Array, cached_XNIO: jax.Array) -> jax.Array:
     out = jax.lax.dot_general(rows, cached_XNIO, (((3,), (2,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32)
     out = out.reshape(blocks, kv_heads, batch // blocks, groups, -1).transpose(0, 2, 1, 3, 4)
     return out.reshape(batch, kv_heads, groups, -1)
-
-
-def _settle(said: Stretch, starts_B: Int[Array, "B"]) -> Stretch:
-    """Move the tail behind what each row had said; what a row did not say lies beyond its new length."""
-
-    def move(own: jax.Array, start: jax.Array, *, axis: int) -> jax.Array:
-        tail = jax.lax.slice_in_dim(own, own.shape[axis] - CHUNK, own.shape[axis], axis=axis)
-        return jax.lax.dynamic_update_slice_in_dim(own, tail, start, axis=axis)
-
-    return Stretch(
-        tuple(jax.vmap(partial(move, axis=2))(keys, starts_B) for keys in said.keys),
-        tuple(jax.vmap(partial(move, axis=1))(values, starts_B) for values in said.values),
-    )
 
 
 def _logits(decoder: Decoder, arch: Arch, hidden_BD: Float[Array, "B D"]) -> Float[Array, "B V"]:
