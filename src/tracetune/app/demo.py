@@ -1,20 +1,37 @@
-"""The demo: traces → frozen dataset → SFT of `tiny` → the same held-out problems before and after → report.
+"""The demo: traces → frozen dataset → SFT of `tiny` → GRPO → the same held-out problems at every stage → report.
 
-Offline, on any CPU. A run before this one is kept beside it as `….previous`, and the two are compared.
+The traces are of two kinds, as real collections are: half show their work, half only state a result. Supervised
+training imitates both; GRPO finds out which of the two earns the reward. Offline, on any CPU. A run before this one
+is kept beside it as `….previous`, and the two are compared.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tracetune.app.datasets import build_dataset, register_evalset
 from tracetune.app.evaluate import evaluate
+from tracetune.app.grpo import run_grpo
 from tracetune.app.ingest import make_traces
-from tracetune.app.report import Report, report, sentences
 from tracetune.app.sft import run_sft
+from tracetune.app.stages import StagesReport, report_stages, stage_sentences
+from tracetune.config.grpo_schema import (
+    GenerationSettings,
+    GrpoConfig,
+    GrpoDataSettings,
+    GrpoModelSettings,
+    GrpoSettings,
+    GrpoTrainingSettings,
+    PromptSettings,
+    RewardSettings,
+)
 from tracetune.config.schema import ModelSettings, OptimizerSettings, SftConfig, TrainingSettings
+from tracetune.core.durable import write_durably
 from tracetune.core.ids import file_hash
 from tracetune.core.values import Problem
 from tracetune.tasks.evalset import write_evalset
@@ -22,17 +39,28 @@ from tracetune.tasks.registry import get_task
 
 TASK = "arithmetic:easy"
 OPTIONS = {"operations": "+-"}
-NUM_TRACES = 16_000
+NUM_TRACES = 22_000
+TERSE_SHARE = 0.5
 NUM_HELD_OUT = 300
 LONGEST_ANSWER = 128
-CONFIG = SftConfig(
+SFT = SftConfig(
     model=ModelSettings(name="tiny", max_length=512),
     optimizer=OptimizerSettings(
         learning_rate=4e-3, schedule="cosine", warmup_ratio=0.05, weight_decay=0.05, beta2=0.98
     ),
     training=TrainingSettings(num_epochs=1, batch_size=2, logging_every=50, save_every=500),
 )
-CONCLUSIONS = ("checkpoint-final/*", "eval_*.jsonl", "delta_report.*")
+GRPO = GrpoConfig(
+    optimizer=OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_ratio=0.1, beta2=0.99),
+    grpo=GrpoSettings(num_generations=8, beta=0.0, epsilon_high=0.28),
+    generation=GenerationSettings(max_prompt_length=128, max_generation_steps=64, temperature=1.0, top_k=None),
+    training=GrpoTrainingSettings(
+        micro_batch_size=16, num_batches=60, num_test_batches=0, eval_interval_steps=0, save_interval_steps=20
+    ),
+    rewards=(RewardSettings(function="gsm8k_numeric"),),
+    prompt=PromptSettings(instruction=""),
+)
+STAGES = ("base", "SFT", "GRPO")
 
 Say = Callable[[str], None]
 
@@ -40,7 +68,7 @@ Say = Callable[[str], None]
 class DemoResult(NamedTuple):
     """What the demo ends with. `same_as_before` is None on a first run."""
 
-    report: Report
+    report: StagesReport
     dataset_hash: str
     seconds: float
     same_as_before: bool | None
@@ -52,46 +80,66 @@ def demo(folder: Path, *, say: Say) -> DemoResult:
     before = _step_aside(folder)
     home, run = folder / "home", folder / "run"
     eval_set = folder / "held_out.jsonl"
-    made = make_traces(TASK, count=NUM_TRACES, seed=1, options={**OPTIONS, "split": "train"}, home=home)
-    say(f"1 traces    {made.created:,} traces with written reasoning, {made.duplicates:,} repeats left out")
-    write_evalset(list(held_out_problems(NUM_HELD_OUT)), eval_set)
+    dataset_key, dataset_hash = _freeze(home, eval_set, say)
+    answers = [run / f"eval_{stage.lower()}.jsonl" for stage in STAGES]
+    say("3 before    the untrained model answers the held-out problems")
+    evaluate("base", eval_set, answers[0], max_tokens=LONGEST_ANSWER, home=home)
+    say("4 SFT       supervised fine-tuning on the model's turns alone")
+    tuned = run_sft(SFT, dataset=dataset_key, output=run, home=home)
+    say(f"            loss {tuned.loss:.3f} after {tuned.num_steps} steps; the model answers the same problems")
+    evaluate(str(tuned.checkpoint), eval_set, answers[1], max_tokens=LONGEST_ANSWER, home=home)
+    say("5 GRPO      8 completions of each new problem; those that reach the right number are made more likely")
+    trained = run_grpo(_grpo_config(folder, tuned.checkpoint), output=folder / "grpo")
+    say("            the model answers the same problems")
+    evaluate(str(trained.checkpoint), eval_set, answers[2], max_tokens=LONGEST_ANSWER, home=home)
+    written = report_stages(answers, run / "delta_report.md", names=STAGES)
+    say("6 report")
+    for sentence in stage_sentences(written):
+        say(f"            {sentence}")
+    same = None if before is None else outcome(before) == outcome(folder)
+    return DemoResult(written, dataset_hash, time.monotonic() - began, same)
+
+
+def _freeze(home: Path, eval_set: Path, say: Say) -> tuple[str, str]:
+    """Traces into a frozen dataset, checked against the held-out problems; its key and content hash."""
+    options = {**OPTIONS, "split": "train", "terse": TERSE_SHARE}
+    made = make_traces(TASK, count=NUM_TRACES, seed=1, options=options, home=home)
+    say(f"1 traces    {made.created:,} traces, worked and terse, {made.duplicates:,} repeats left out")
+    write_evalset(list(distinct_problems("test", NUM_HELD_OUT, seed=2)), eval_set)
     register_evalset(eval_set, "held-out", home=home)
     manifest = build_dataset("demo", "v1", home=home)
     say(f"2 dataset   {manifest.dataset_key}: {manifest.trace_count:,} rows, content {manifest.content_hash[:16]}")
     checked = manifest.contamination
     say(f"            contamination: {checked['verdict']}, {checked['rows_dropped']} rows showed a held-out problem")
-    say("3 before    the untrained model answers the held-out problems")
-    evaluate("base", eval_set, run / "eval_before.jsonl", max_tokens=LONGEST_ANSWER, home=home)
-    say("4 training  supervised fine-tuning on the model's turns alone")
-    trained = run_sft(CONFIG, dataset=manifest.dataset_key, output=run, home=home)
-    say(f"            loss {trained.loss:.3f} after {trained.num_steps} steps")
-    say("5 after     the trained model answers the same problems")
-    evaluate(str(trained.checkpoint), eval_set, run / "eval_after.jsonl", max_tokens=LONGEST_ANSWER, home=home)
-    written = report(run / "eval_before.jsonl", run / "eval_after.jsonl", run / "delta_report.md")
-    say("6 report")
-    for sentence in sentences(written):
-        say(f"            {sentence}")
-    same = None if before is None else outcome(before / "run") == outcome(run)
-    return DemoResult(written, manifest.content_hash, time.monotonic() - began, same)
+    return manifest.dataset_key, manifest.content_hash
 
 
-def held_out_problems(count: int) -> Iterator[Problem]:
-    """Distinct problems of the task's test split, which shares no problem with its training split."""
-    seen: set[str] = set()
-    for problem in get_task(TASK, **OPTIONS, split="test").problems(4 * count, seed=2):
-        if problem.prompt not in seen and len(seen) < count:
-            seen.add(problem.prompt)
-            yield problem
+def _grpo_config(folder: Path, checkpoint: Path) -> GrpoConfig:
+    """GRPO from the tuned model, on freshly drawn problems of the training split."""
+    problems = folder / "problems.jsonl"
+    count = GRPO.training.num_batches * GRPO.training.micro_batch_size
+    rows = [{"question": one.prompt, "answer": one.answer} for one in distinct_problems("train", count, seed=3)]
+    write_durably(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    return replace(
+        GRPO,
+        model=GrpoModelSettings(name=str(checkpoint)),
+        training=replace(GRPO.training, checkpoint_dir=str(folder / "grpo" / "checkpoints")),
+        data=GrpoDataSettings(data_source="jsonl", data_path=str(problems)),
+    )
 
 
-def outcome(run: Path) -> dict[str, str]:
-    """sha256 of everything a run concludes: weights, answers and report."""
-    files = [
-        *sorted((run / "checkpoint-final").glob("*")),
-        *sorted(run.glob("eval_*.jsonl")),
-        *run.glob("delta_report.*"),
-    ]
-    return {str(path.relative_to(run)): file_hash(path) for path in files}
+def distinct_problems(split: Literal["train", "test"], count: int, *, seed: int) -> Iterator[Problem]:
+    """Problems of one split of the task; no problem is in both."""
+    problems = get_task(TASK, **OPTIONS, split=split).problems(4 * count, seed=seed)
+    return islice({problem.prompt: problem for problem in problems}.values(), count)
+
+
+def outcome(folder: Path) -> dict[str, str]:
+    """sha256 of everything a demo concludes: weights, answers and report."""
+    files: list[Path] = []
+    for pattern in ("run/checkpoint-final/*", "grpo/checkpoint-final/*", "run/eval_*.jsonl", "run/delta_report.*"):
+        files += sorted(folder.glob(pattern))
+    return {str(path.relative_to(folder)): file_hash(path) for path in files}
 
 
 def _step_aside(folder: Path) -> Path | None:

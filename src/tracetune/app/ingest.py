@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from tracetune.core.durable import write_chunks_durably
 from tracetune.core.errors import InputError
@@ -75,7 +76,7 @@ def make_traces(
     *,
     count: int,
     seed: int,
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     output: Path | None = None,
     home: Path | None = None,
     on_progress: Callable[[IngestReport], None] | None = None,

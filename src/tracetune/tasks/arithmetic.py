@@ -85,7 +85,8 @@ class Arithmetic:
     operand, or of the quotient of a first division) replace what the difficulty says. `word_problems` is the
     share told as a story. `split` keeps
     training and testing apart: every problem is in exactly one of `train` and `test` (one in ten) whatever
-    the seed, and a story is in the same split as its sum.
+    the seed, and a story is in the same split as its sum. `terse` is the share of traces whose steps state a result
+    without the work that leads to it; their meta then tells the two apart by `style`.
 
     >>> problem = next(Arithmetic(difficulty="easy", word_problems=0.0).problems(1, seed=0))
     >>> problem.prompt, problem.answer
@@ -97,6 +98,7 @@ class Arithmetic:
     digits: tuple[int, int] | None = None
     operations: str = "+-×÷"
     word_problems: float = 0.25
+    terse: float = 0.0
     split: Split = "all"
 
     def __post_init__(self) -> None:
@@ -124,11 +126,17 @@ class Arithmetic:
         """The same problems, one step of written work per operation."""
         for index in range(count):
             item = self._item(seed, index)
+            is_terse = random.Random(f"terse:{seed}:{index}").random() < self.terse
             steps = tuple(
-                Step(number, OPERATION_NAMES[calculation.operation], calculation.work)
+                Step(
+                    number,
+                    OPERATION_NAMES[calculation.operation],
+                    calculation.claim if is_terse else calculation.work,
+                )
                 for number, calculation in enumerate(item.chain.calculations)
             )
-            yield Trace("1.0", item.prompt, str(item.chain.answer), steps, _meta(item, seed, index))
+            style = {"style": "terse" if is_terse else "worked"} if self.terse else {}
+            yield Trace("1.0", item.prompt, str(item.chain.answer), steps, _meta(item, seed, index) | style)
 
     def verify(self, problem: Problem, response: str) -> Score:
         """Whether the stated final answer is the problem's number."""
@@ -243,8 +251,9 @@ def _check(task: Arithmetic) -> None:
         raise InputError(f"arithmetic.split must be all, train or test, got {task.split!r}")
     if not task.operations or set(task.operations) - set(OPERATION_NAMES):
         raise InputError(f"arithmetic.operations must be some of '+-×÷', got {task.operations!r}")
-    if not 0.0 <= task.word_problems <= 1.0:
-        raise InputError(f"arithmetic.word_problems must be a share from 0 to 1, got {task.word_problems!r}")
+    for option, share in (("word_problems", task.word_problems), ("terse", task.terse)):
+        if not 0.0 <= share <= 1.0:
+            raise InputError(f"arithmetic.{option} must be a share from 0 to 1, got {share!r}")
     for option, bounds, most in (("steps", task.steps, MAX_STEPS), ("digits", task.digits, len(str(LARGEST)))):
         if bounds is not None and not (len(bounds) == 2 and 1 <= bounds[0] <= bounds[1] <= most):
             raise InputError(f"arithmetic.{option} must be (least, most) between 1 and {most}, got {bounds!r}")

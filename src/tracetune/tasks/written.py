@@ -42,6 +42,15 @@ class Calculation(NamedTuple):
         pieces = _PIECES[self.operation](self.left, self.right)
         return f"{self.left} {self.operation} {self.right}: {', '.join(pieces)}, so {self.result}."
 
+    @property
+    def claim(self) -> str:
+        """The result alone.
+
+        >>> Calculation(47, "+", 38).claim
+        '47 + 38 = 85.'
+        """
+        return f"{self.left} {self.operation} {self.right} = {self.result}."
+
 
 def _digits(number: int, width: int) -> list[int]:
     """Decimal digits, the last first, padded with zeros."""
