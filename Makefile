@@ -20,7 +20,7 @@ setup: .venv/.ready  ## make .venv with the pinned, hash-checked dependencies
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## traces → dataset → SFT → evaluation → delta report, in minutes, offline
+demo: setup  ## traces → dataset → SFT → GRPO → evaluation → report, in minutes, offline
 	@$(BIN)/tracetune demo
 
 lint: setup  ## style and types
@@ -41,6 +41,7 @@ lock: setup  ## pin the dependencies anew, with hashes and without index hosts
 
 bench: setup  ## the figures of docs/performance.md on this machine
 	$(BIN)/python bench/sft.py
+	$(BIN)/python bench/grpo.py
 	$(BIN)/python bench/lora_memory.py
 	$(BIN)/python bench/ingest.py
 

@@ -18,7 +18,7 @@ def demo(
         "artifacts/demo"
     ),
 ) -> None:
-    """The main job in minutes, offline: traces, dataset, SFT, evaluation before and after, delta report."""
+    """The main job in minutes, offline: traces, dataset, SFT, GRPO, an evaluation of each stage, report."""
     from tracetune.app.demo import demo as run
 
     result = run(output, say=typer.echo)
