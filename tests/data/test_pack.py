@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tracetune.core.errors import InputError
 from tracetune.core.values import Example
-from tracetune.data.pack import batches, best_fit, make_batch, pack, packing_efficiency, permutation, plan_epoch
+from tracetune.data.pack import best_fit, make_batch, permutation, plan_epoch
 from tracetune.data.rows import read_training_rows
 
 PAD = 99
@@ -80,17 +80,6 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert permutation(8, seed=42, epoch=0) == [0, 1, 4, 2, 6, 5, 7, 3]
 
 
-def test_batches_resume_at_any_place():
-    rows = plan([4, 3, 5] * 10, packing=False)
-    examples = EXAMPLES * 10
-    sizes = {"batch_size": 4, "max_length": 16, "pad_id": PAD}
-    whole = list(batches(examples, rows, **sizes))
-    assert len(whole) == 8
-    for late, batch in zip(batches(examples, rows, start=5, **sizes), whole[5:], strict=True):
-        assert late.trace_ids == batch.trace_ids
-        np.testing.assert_array_equal(late.tokens_BT, batch.tokens_BT)
-
-
 def test_without_shuffle_rows_keep_the_order_of_the_file():
     assert plan([4, 4, 4, 4], shuffle=False, packing=False) == [(0,), (1,), (2,), (3,)]
     firsts = [min(row) for row in plan([16, 3, 4, 16, 5, 2], shuffle=False) if row]
@@ -113,11 +102,17 @@ def test_a_row_is_opened_only_when_no_other_has_room(sizes):
         assert not any(sizes[row[0]] <= room for room in rooms[:place])
 
 
+def filled(lengths, rows, *, max_length: int) -> float:
+    """The share of positions of rows in use that hold an example."""
+    used = sum(lengths[index] - 1 for row in rows for index in row)
+    return used / (max_length * sum(1 for row in rows if row))
+
+
 def test_real_rows_fill_their_places(gsm8k):
     rows = read_training_rows(gsm8k / "train.jsonl")
     lengths = [sum(len(WORDS.findall(message.content)) for message in row.messages) for row in rows]
-    assert packing_efficiency(lengths, plan(lengths, max_length=512), max_length=512) >= 0.95
-    assert packing_efficiency(lengths, plan(lengths, max_length=512, packing=False), max_length=512) < 0.5
+    assert filled(lengths, plan(lengths, max_length=512), max_length=512) >= 0.95
+    assert filled(lengths, plan(lengths, max_length=512, packing=False), max_length=512) < 0.5
 
 
 def test_a_hundred_thousand_examples_are_planned_in_seconds():
@@ -134,10 +129,3 @@ def test_lengths_that_cannot_be_packed_are_refused(lengths, reason):
     with pytest.raises(InputError, match=reason):
         plan(lengths)
     assert plan([16, 2])
-
-
-def test_a_fixed_number_of_rows_holds_all_examples_or_says_so():
-    batch = pack(EXAMPLES, num_rows=2, max_length=5, pad_id=PAD)
-    assert sorted(name for row in batch.trace_ids for name in row) == ["a", "b", "c"]
-    with pytest.raises(InputError, match="3 examples need more than 1 rows"):
-        pack(EXAMPLES, num_rows=1, max_length=5, pad_id=PAD)

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tracetune.config.grpo_schema import RewardSettings
 from tracetune.core.errors import InputError
-from tracetune.tasks.reward_set import Rewarded, load_rewards, summarise
+from tracetune.tasks.reward_set import Rewarded, load_rewards
 
 RIGHT = "<reasoning>because</reasoning><answer>18</answer>"
 FOUR = ("match_format_exactly", "match_format_approximately", "check_answer", "check_numbers")
@@ -185,24 +184,3 @@ def test_settings_that_make_no_sense_are_refused():
 def test_columns_of_other_lengths_are_refused():
     with pytest.raises(InputError, match="source has 1 rows for 2 completions"):
         scored("check_answer", completions=[RIGHT, RIGHT], source=["a"])
-
-
-def rewarded(*totals: float | None) -> list[Rewarded]:
-    return [Rewarded(total, {"r": total}, {}, int(total is None), None) for total in totals]
-
-
-def test_a_summary_leaves_out_what_was_not_scored():
-    told = summarise(rewarded(1.0, 3.0, 2.0, 2.0, 5.0, None), group_size=2)
-    scores = np.array([1.0, 3.0, 2.0, 2.0, 5.0])
-    assert told == pytest.approx(
-        {
-            "reward_mean": scores.mean(),
-            "reward_std": scores.std(),
-            "reward/r_mean": scores.mean(),
-            "reward/r_std": scores.std(),
-            "equal_group_share": 2 / 3,
-            "error_share": 1 / 6,
-            "timeout_share": 1 / 6,
-        }
-    )
-    assert "reward_mean" not in summarise(rewarded(None, None), group_size=2)

@@ -142,6 +142,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_problems():
     assert list(train_grpo(recipe(Recorder(), num_steps=1)))
 
 
+def test_what_a_step_earned_is_told_by_part_and_without_what_failed():
+    info = next(train_grpo(recipe(Recorder(), num_steps=1)))
+    scores = [rollout.total for rollout in info.rollouts if rollout.total is not None]
+    assert info.rewards["reward_mean"] == info.rewards["reward/even"] == np.mean(scores)
+    assert info.rewards["reward_std"] == info.rewards["reward_std/even"] == np.std(scores)
+    groups = [info.rollouts[:4], info.rollouts[4:]]
+    equal = [len({one.total for one in group if one.total is not None}) < 2 for group in groups]
+    assert info.rewards["equal_group_share"] == np.mean(equal)
+
+
 def test_each_completion_has_a_key_of_its_own():
     keys = {tuple(key) for index in range(50) for key in sampling_keys(1, index, 8).tolist()}
     assert len(keys) == 400

@@ -5,7 +5,7 @@ next-token targets happens here and nowhere else: an example of n tokens takes n
 Shapes: B rows, T positions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -112,31 +112,6 @@ def _write_example(batch: Batch, example: Example, *, place: int, start: int, se
     batch.segments_BT[place, start:end] = segment
     batch.positions_BT[place, start:end] = np.arange(end - start)
     return end
-
-
-def pack(examples: Sequence[Example], *, num_rows: int, max_length: int, pad_id: int, packing: bool = True) -> Batch:
-    """All examples in one batch of `num_rows` rows, in order. Raises InputError when they do not fit."""
-    lengths = [len(example.tokens) for example in examples]
-    rows = plan_epoch(
-        lengths, max_length=max_length, batch_size=num_rows, seed=0, epoch=0, shuffle=False, packing=packing
-    )
-    if len(rows) > num_rows:
-        raise InputError(f"pack: {len(examples)} examples need more than {num_rows} rows of {max_length} tokens")
-    return make_batch(rows, examples, max_length=max_length, pad_id=pad_id)
-
-
-def batches(
-    examples: Sequence[Example], rows: Sequence[Row], *, batch_size: int, max_length: int, pad_id: int, start: int = 0
-) -> Iterator[Batch]:
-    """The batches of a planned epoch from batch `start` on."""
-    for first in range(start * batch_size, len(rows), batch_size):
-        yield make_batch(rows[first : first + batch_size], examples, max_length=max_length, pad_id=pad_id)
-
-
-def packing_efficiency(lengths: Sequence[int], rows: Sequence[Row], *, max_length: int) -> float:
-    """The share of positions in non-empty rows that hold an example, 0 to 1."""
-    used = sum(lengths[index] - 1 for row in rows for index in row)
-    return used / (max_length * max(1, sum(1 for row in rows if row)))
 
 
 def _check_lengths(lengths: Sequence[int], max_length: int) -> None:

@@ -6,7 +6,6 @@ one that returns the wrong number of scores fails on all of them.
 """
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -95,28 +94,6 @@ def load_rewards(settings: Sequence[RewardSettings]) -> RewardSet:
     _check_settings(settings)
     pool = MathPool() if any(item.function == MATH_VERIFY for item in settings) else None
     return RewardSet({item.function: _Weighted(_scorer(item.function, pool), item.weight) for item in settings}, pool)
-
-
-def summarise(rewarded: Sequence[Rewarded], group_size: int) -> dict[str, float]:
-    """Means and standard deviations of the total and of each part over what was scored, and three shares of all.
-
-    `equal_group_share` counts groups of `group_size` neighbours whose scored totals are all equal, or fewer than two:
-    they carry no signal. What nobody scored has no mean: its name is absent.
-    """
-    groups = [rewarded[start : start + group_size] for start in range(0, len(rewarded), group_size)]
-    equal = [len({row.total for row in group if row.total is not None}) < 2 for group in groups]
-    told = {
-        "equal_group_share": statistics.fmean(equal),
-        "error_share": statistics.fmean(row.total is None for row in rewarded),
-        "timeout_share": statistics.fmean(row.timeouts > 0 for row in rewarded),
-    }
-    columns = {"reward": [row.total for row in rewarded]}
-    columns |= {f"reward/{name}": [row.parts[name] for row in rewarded] for name in rewarded[0].parts}
-    for name, column in columns.items():
-        scored = [value for value in column if value is not None]
-        if scored:
-            told |= {f"{name}_mean": statistics.fmean(scored), f"{name}_std": statistics.pstdev(scored)}
-    return told
 
 
 def _score(name: str, score: Scorer, batch: Batch) -> list[Part]:

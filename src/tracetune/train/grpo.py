@@ -233,7 +233,7 @@ def summarise(
     for name in sorted({name for rollout in rollouts for name in rollout.parts}):
         parts = [value for rollout in rollouts if (value := rollout.parts.get(name)) is not None]
         if parts:
-            told[f"reward/{name}"] = float(np.mean(parts))
+            told |= {f"reward/{name}": float(np.mean(parts)), f"reward_std/{name}": float(np.std(parts))}
     return told
 
 
