@@ -185,3 +185,16 @@ def test_without_the_extra_the_install_command_is_told():
     )
     assert "pip install 'tracetune[math]'" in subprocess.check_output([sys.executable, "-c", script], text=True)
     assert issubclass(Unavailable, ImportError)
+
+
+def test_a_worker_of_a_large_trainer_is_not_taken_for_a_large_worker():
+    """A process inherits its parent's peak memory in `ru_maxrss`; the parent here has 700 MB, the limit is 512."""
+    code = (
+        "import numpy as np; weights = np.ones(700 << 17)\n"
+        "from tracetune.tasks.math_pool import MathPool\n"
+        "if __name__ == '__main__':\n"
+        "    with MathPool(1, seconds=1.0) as pool:\n"
+        "        print(pool.judge(['1/2'], ['0.6'])[0].kind, len(weights))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split()[0] == "wrong", done.stderr

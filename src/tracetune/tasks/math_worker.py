@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from tracetune.tasks.attempt import Attempt
@@ -55,8 +56,15 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _used_megabytes() -> float:
-    """The most that was ever resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most that this program ever had resident.
+
+    The kernel's `ru_maxrss` will not do: a process inherits it from the trainer that started it, weights and all.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # no Linux
+        return 0.0
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _judge(gold: str, answer: str) -> list[str]:
