@@ -131,7 +131,6 @@ def make_recipe(model: Model, config: GrpoConfig, arguments: argparse.Namespace)
         settings=config.grpo,
         num_prompts=arguments.prompts,
         num_steps=num_steps,
-        max_tokens=arguments.new_tokens,
         seed=config.seed,
     )
 

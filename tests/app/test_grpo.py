@@ -159,3 +159,38 @@ def test_a_run_that_stops_at_a_checkpoint_goes_on_to_the_same_bytes(config, tmp_
     )
     assert first_metrics_difference(tmp_path / "whole" / "metrics.jsonl", tmp_path / "broken" / "metrics.jsonl") is None
     assert folder_hashes(tmp_path / "whole" / "rollouts") == folder_hashes(tmp_path / "broken" / "rollouts")
+
+
+def test_a_run_folder_in_use_is_never_written_over(config, tmp_path):
+    first = run_grpo(config, output=tmp_path / "run")
+    before = folder_hashes(first.folder / "rollouts")
+    other = replace(config, seed=7, training=replace(config.training, checkpoint_dir=str(tmp_path / "elsewhere")))
+    second = run_grpo(other, output=tmp_path / "run")
+    assert second.folder == tmp_path / "run-2"
+    afresh = run_grpo(replace(config, resume="never"), output=tmp_path / "run")
+    assert (afresh.folder, afresh.status) == (tmp_path / "run-3", "finished")
+    assert folder_hashes(first.folder / "rollouts") == before
+    # Its config.yaml names the checkpoints it really has, so that it can be gone on with.
+    assert f"checkpoint_dir: {tmp_path / 'ckpts-2'}" in (afresh.folder / "config.yaml").read_text()
+    assert run_grpo(config, output=tmp_path / "run").folder == first.folder
+
+
+def test_the_last_batch_is_used_no_more_often_than_there_are_steps(config, tmp_path):
+    config = replace(
+        config, grpo=replace(config.grpo, num_iterations=4), data=replace(config.data, train_fraction=0.25)
+    )
+    result = run_grpo(config, output=tmp_path / "run")
+    assert result.num_steps == 6
+    (saved,) = [folder for folder in list_checkpoints(tmp_path / "ckpts") if folder.name == "step-000006"]
+    from safetensors.numpy import load_file
+
+    state = load_file(saved / "state-00000.safetensors")
+    assert next(value for name, value in state.items() if name.endswith("step")) == 6
+
+
+def test_only_the_first_pass_over_a_batch_measures_the_gap(config, tmp_path):
+    config = replace(config, grpo=replace(config.grpo, num_iterations=2))
+    run_grpo(config, output=tmp_path / "run")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert ["sampler_gap_max" in row for row in rows] == [True, False] * (len(rows) // 2)
+    assert all("validation_accuracy" not in row for row in rows[::2])

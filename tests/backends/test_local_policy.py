@@ -98,5 +98,5 @@ def test_completions_of_any_length_are_one_shape():
     backend = policy(small(), config())
     for length in (1, 5, 12):
         group = Group(PROMPTS[0], [Branch([7] * length, 1.0, [-1.0] * length)])
-        backend.update([group])
+        list(backend.update([group]))
     assert backend.num_compilations == 1

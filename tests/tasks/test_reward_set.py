@@ -184,3 +184,17 @@ def test_settings_that_make_no_sense_are_refused():
 def test_columns_of_other_lengths_are_refused():
     with pytest.raises(InputError, match="source has 1 rows for 2 completions"):
         scored("check_answer", completions=[RIGHT, RIGHT], source=["a"])
+
+
+def needs_a_column(prompts, completions, answer, level, **columns):
+    del prompts, answer, columns
+    return [float(one) for one in level][: len(completions)]
+
+
+def test_a_reward_may_name_the_columns_it_reads():
+    with load_rewards([RewardSettings(function=f"{__name__}:needs_a_column")]) as rewards:
+        (there,) = rewards.score(["p"], ["c"], ["a"], {"level": [3]})
+        (missing,) = rewards.score(["p"], ["c"], ["a"], {})
+    assert there.total == 3.0
+    assert missing.total is None
+    assert "level" in str(missing.errors)

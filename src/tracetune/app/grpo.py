@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
@@ -21,12 +22,13 @@ from tracetune.app.sft import check_same, require_backend
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.trackers import Trackers
 from tracetune.backends.local_policy import LocalPolicy
+from tracetune.backends.protocol import PolicyMetrics
 from tracetune.config.grpo import config_mapping, deciding_mapping, to_yaml
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.grpo_steps import num_grpo_steps
 from tracetune.config.schema import OutputSettings
 from tracetune.core.durable import write_durably
-from tracetune.core.errors import NotFound, StorageError
+from tracetune.core.errors import Conflict, NotFound, StorageError
 from tracetune.core.ids import utc_now
 from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
 from tracetune.models.arch import arch_to_hf
@@ -40,6 +42,7 @@ from tracetune.train.validate import validate
 
 RECIPE = "grpo_v1"
 POINTER = "run.json"
+_ELSEWHERE = "choose another checkpoint_dir"
 
 
 class GrpoResult(NamedTuple):
@@ -72,7 +75,11 @@ def run_grpo(config: GrpoConfig, *, output: Path, stream: TextIO | None = None) 
     require_backend(config.backend)
     out = stream or sys.stderr
     checkpoints = _checkpoint_root(config)
-    folder = RunFolder(_run_folder(checkpoints) or output, OutputSettings())
+    if config.resume == "never":
+        # From here on it is a run like any other, and its config.yaml says where its checkpoints are.
+        config = replace(config, resume="auto", training=replace(config.training, checkpoint_dir=str(checkpoints)))
+    known = _run_folder(checkpoints)
+    folder = RunFolder(known or _own_folder(output, checkpoints), OutputSettings())
     notes: list[str] = []
     problems = read_problems(config)
     rewards = load_rewards(config.rewards)
@@ -89,7 +96,10 @@ def run_grpo(config: GrpoConfig, *, output: Path, stream: TextIO | None = None) 
         f"{len(prompts.train)} problems to train on, {len(prompts.validation)} to validate with, {num_steps} steps of "
         f"{config.training.micro_batch_size} prompts with {config.grpo.num_generations} completions"
     )
-    with hold_run(checkpoints), rewards, Reporter(out, log=_log_of(folder)) as reporter:
+    notes.append(f"checkpoints in {checkpoints}")
+    with hold_run(checkpoints, advice=_ELSEWHERE), rewards, Reporter(out, log=_log_of(folder)) as reporter:
+        if _run_folder(checkpoints) != known:
+            raise Conflict(f"{checkpoints}: another process began a run here meanwhile; run again to go on with it")
         for note in notes:
             reporter.say(note)
         return _Run(config, folder, checkpoints, Prepared(model, prompts, rewards, num_steps), reporter).execute(inputs)
@@ -104,6 +114,17 @@ def _checkpoint_root(config: GrpoConfig) -> Path:
     while root.with_name(f"{root.name}-{number}").exists():
         number += 1
     return root.with_name(f"{root.name}-{number}")
+
+
+def _own_folder(output: Path, checkpoints: Path) -> Path:
+    """`output`, or the first of its name that is not there when it holds a run with checkpoints elsewhere."""
+    folder, number = output, 1
+    while (manifest := read_manifest(folder / OutputSettings().manifest_file)) is not None:
+        if manifest.get("checkpoints_path") == str(checkpoints.resolve()):
+            break
+        number += 1
+        folder = output.with_name(f"{output.name}-{number}")
+    return folder
 
 
 def _run_folder(checkpoints: Path) -> Path | None:
@@ -145,7 +166,7 @@ def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> GrpoResult | None
     manifest = read_manifest(folder.manifest)
     if manifest is None:
         return None
-    check_same(folder, manifest, inputs, advice="or choose another checkpoint_dir")
+    check_same(folder, manifest, inputs, advice=f"or {_ELSEWHERE}")
     if manifest["status"] != "finished" or not folder.final.is_dir():
         return None
     result = manifest["result"]
@@ -181,7 +202,8 @@ class _Run:
     def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         manifest = read_manifest(self.folder.manifest)
         if manifest is None:
-            manifest = begin_manifest(self.folder, inputs, {"num_steps": self.prepared.num_steps})
+            where = {"num_steps": self.prepared.num_steps, "checkpoints_path": str(self.checkpoints.resolve())}
+            manifest = begin_manifest(self.folder, inputs, where)
             write_durably(self.folder.config, to_yaml(self.config).encode())
         elif told := first_machine_difference(manifest, describe_machine()):
             self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
@@ -234,7 +256,7 @@ class _Run:
         """Take steps until the last or until asked to stop; a state is saved only between batches."""
         training, num_steps = self.config.training, self.prepared.num_steps
         meter, history = Meter(num_steps), read_metrics(self.folder.metrics)
-        is_save_due = False
+        is_save_due = is_eval_due = False
         for info in train_grpo(self._recipe(backend), place):
             place, step = info.place, info.place.step
             meter.tick(sum(len(rollout.completion.tokens) for rollout in info.rollouts))
@@ -242,8 +264,10 @@ class _Run:
                 write_rollouts(self.folder.root, step, info.rollouts)
             row = _metrics_row(info, meter)
             is_last = step == num_steps
-            if is_last or _due(step, training.eval_interval_steps):
+            is_eval_due |= is_last or _due(step, training.eval_interval_steps)
+            if is_eval_due and info.is_whole:
                 row |= self._validate(backend)
+                is_eval_due = False
             metrics.append(row)
             trackers.log(step, {name: value for name, value in row.items() if isinstance(value, int | float)})
             self.reporter.step(step, _told(row, meter), logged=True)
@@ -266,7 +290,6 @@ class _Run:
             settings=self.config.grpo,
             num_prompts=self.config.training.micro_batch_size,
             num_steps=self.prepared.num_steps,
-            max_tokens=self.config.generation.max_generation_steps,
             seed=self.config.seed,
         )
 
@@ -300,8 +323,7 @@ def _metrics_row(info: GrpoInfo, meter: Meter) -> dict[str, Any]:
         **info.rewards,
         "kl": metrics.kl,
         "clip_share": metrics.clip_share,
-        "sampler_gap_mean": metrics.gap_mean,
-        "sampler_gap_max": metrics.gap_max,
+        **_gap(metrics),
         "grad_norm": metrics.grad_norm,
         "learning_rate": metrics.learning_rate,
         "tokens": info.place.tokens,
@@ -310,6 +332,13 @@ def _metrics_row(info: GrpoInfo, meter: Meter) -> dict[str, Any]:
         "tokens_per_second": round(meter.tokens_per_second, 1),
         "timestamp": utc_now(),
     }
+
+
+def _gap(metrics: PolicyMetrics) -> dict[str, float]:
+    """How far sampler and trainer are apart; later passes over a batch measure the policy's own way instead."""
+    if metrics.gap_mean is None or metrics.gap_max is None:
+        return {}
+    return {"sampler_gap_mean": metrics.gap_mean, "sampler_gap_max": metrics.gap_max}
 
 
 def _told(row: Mapping[str, Any], meter: Meter) -> str:

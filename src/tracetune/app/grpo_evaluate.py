@@ -146,8 +146,12 @@ def _passes(validation: Validation) -> dict[str, float]:
 
 
 def _default_output(place: _Place, settings: EvaluateSettings) -> Path:
+    """A file of its own for each way of measuring, so that none overwrites another."""
+    usual = EvaluateSettings(checkpoint_dir="")
     name = place.checkpoint.name if place.checkpoint else place.run.final.name
-    return place.run.root / "evaluations" / f"{name}-{settings.inference_config}.jsonl"
+    dials = {"passes": "num_passes", "batches": "num_batches", "seed": "seed"}
+    told = [f"-{word}{value}" for word, dial in dials.items() if (value := vars(settings)[dial]) != vars(usual)[dial]]
+    return place.run.root / "evaluations" / f"{name}-{settings.inference_config}{''.join(told)}.jsonl"
 
 
 def _result(model: Model, validation: Validation, settings: EvaluateSettings, metrics: dict[str, float]) -> EvalResult:

@@ -142,7 +142,7 @@ def check_same(
 ) -> None:
     """Raises Conflict naming the first difference, unless two manifests are of one run."""
     if "status" not in before:
-        raise Conflict(f"{folder.manifest}: was written by another program; choose another --output")
+        raise Conflict(f"{folder.manifest}: was written by another program; {advice.removeprefix('or ')}")
     if told := first_input_difference(before, now):
         raise Conflict(f"{folder.root}: holds another run: {told}; go on with what it was started with, {advice}")
 

@@ -1,7 +1,7 @@
 """A policy in this process: it samples groups of completions and learns from them, by one compiled step."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from tracetune.data.pack_groups import Group, num_rows_needed, pack_groups
 from tracetune.engine.optimizer import make_optimizer
 from tracetune.engine.policy import make_scorer, policy_step_loss, stack_groups
 from tracetune.engine.sampler import Sampling, generate, generate_groups
-from tracetune.engine.step import Metrics, Stack, TrainStep, make_train_step
+from tracetune.engine.step import Metrics, Stack, make_train_step
 from tracetune.models.model import Model
 from tracetune.objectives.grpo import Clip, Objective
 
@@ -47,12 +47,13 @@ class LocalPolicy(LocalState):
         super().__init__(model, optimizer)
         self._grpo, self._generation = config.grpo, config.generation
         self._num_slots = min(MAX_SLOTS, config.training.micro_batch_size * config.grpo.num_generations)
+        self._longest_prompt = longest_prompt
         self._shape = _choose_shape(config, longest_prompt)
         self._reference = reference
         self._score = make_scorer(
             model.arch, temperature=config.generation.temperature, lora_scale=model.lora_scale if model.lora else 0.0
         )
-        self._steps = [
+        self._first_step, self._later_step = (
             make_train_step(
                 model.arch,
                 optimizer,
@@ -65,12 +66,12 @@ class LocalPolicy(LocalState):
                 lora_scale=None if model.lora is None else model.lora_scale,
             )
             for first_pass in (True, False)
-        ]
+        )
 
     @property
     def num_compilations(self) -> int:
         """Update steps compiled so far: one a shape."""
-        return sum(step.num_compilations for step in self._steps)
+        return self._first_step.num_compilations + self._later_step.num_compilations
 
     def sample(self, prompts: Sequence[Sequence[int]], keys_PG2: Any) -> list[list[Completion]]:
         """The groups of `prompts` at the settings of training, each completion from its own key."""
@@ -88,31 +89,33 @@ class LocalPolicy(LocalState):
             num_generations=self._grpo.num_generations,
             batch_size=self._num_slots,
             keys=keys_PG2,
+            longest_prompt=self._longest_prompt,
         )
 
     def answer(self, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int) -> list[Completion]:
         """One completion per prompt, as long as in training."""
         limit = self._generation.max_generation_steps
         sampling = Sampling(max_tokens=limit, temperature=temperature, seed=seed)
-        return generate(self.model, prompts, sampling, batch_size=self._num_slots)
+        return generate(self.model, prompts, sampling, batch_size=self._num_slots, longest_prompt=self._longest_prompt)
 
-    def update(self, groups: Sequence[Group]) -> list[PolicyMetrics]:
-        """One optimizer step per iteration over the same completions; stops at one that is not finite."""
+    def update(self, groups: Sequence[Group]) -> Iterator[PolicyMetrics]:
+        """One optimizer step per iteration over the same completions, each as it is asked for; stops at one that is
+        not finite."""
         batch = pack_groups(groups, **self._shape._asdict(), pad_id=self._model.tokenizer.pad_id)
         began = time.perf_counter()
         stack = stack_groups(batch)
         if self._reference is not None:
             stack = stack._replace(ref_ABT=jax.block_until_ready(self._score(*self._reference, stack)))
         ref_seconds = time.perf_counter() - began
-        told: list[PolicyMetrics] = []
         for iteration in range(self._grpo.num_iterations):
-            told.append(self._take(self._steps[min(iteration, 1)], stack, 0.0 if iteration else ref_seconds))
-            if not told[-1].finite:
-                break
-        return told
+            metrics = self._take(stack, is_first=iteration == 0, ref_seconds=0.0 if iteration else ref_seconds)
+            yield metrics
+            if not metrics.finite:
+                return
 
-    def _take(self, step: TrainStep, stack: Stack, ref_seconds: float) -> PolicyMetrics:
+    def _take(self, stack: Stack, *, is_first: bool, ref_seconds: float) -> PolicyMetrics:
         began = time.perf_counter()
+        step = self._first_step if is_first else self._later_step
         self._state, metrics = step(self._state, self.frozen, stack)
         told: Metrics = jax.device_get(metrics)
         num_targets = max(float(told.num_targets), 1.0)
@@ -123,8 +126,8 @@ class LocalPolicy(LocalState):
             num_targets=int(told.num_targets),
             kl=float(told.facts.sums["kl"]) / num_targets,
             clip_share=float(told.facts.sums["clipped"]) / num_targets,
-            gap_mean=float(told.facts.sums["gap"]) / num_targets,
-            gap_max=float(told.facts.maxima["gap_max"]),
+            gap_mean=float(told.facts.sums["gap"]) / num_targets if is_first else None,
+            gap_max=float(told.facts.maxima["gap_max"]) if is_first else None,
             ref_seconds=ref_seconds,
             update_seconds=time.perf_counter() - began,
         )

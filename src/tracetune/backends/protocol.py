@@ -1,7 +1,7 @@
 """The protocols between recipes and wherever the weights live: a recipe needs these verbs and no more."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,8 +23,8 @@ class PolicyMetrics(NamedTuple):
     """Facts of one policy step, per target token where nothing else is said.
 
     `kl` is to the reference, 0 without one; `clip_share` of the tokens the clip silenced; `gap_mean` and `gap_max`
-    how far the sampler's log-probs are from the trainer's, in nats; `ref_seconds` and `update_seconds` where the
-    time went.
+    how far the sampler's log-probs are from the trainer's, in nats, None once the policy has moved; `ref_seconds`
+    and `update_seconds` where the time went.
     """
 
     loss: float
@@ -33,8 +33,8 @@ class PolicyMetrics(NamedTuple):
     num_targets: int
     kl: float
     clip_share: float
-    gap_mean: float
-    gap_max: float
+    gap_mean: float | None
+    gap_max: float | None
     ref_seconds: float
     update_seconds: float
 
@@ -89,9 +89,9 @@ class PolicyBackend(Saved, Protocol):
         """One completion per prompt, for validation; temperature 0 takes the likeliest tokens."""
         ...
 
-    def update(self, groups: Sequence[Group]) -> Sequence[PolicyMetrics]:
-        """Take the optimizer steps of one batch of completions, `num_iterations` of them.
+    def update(self, groups: Sequence[Group]) -> Iterable[PolicyMetrics]:
+        """The `num_iterations` optimizer steps of one batch of completions, each taken when it is asked for.
 
-        One that is not finite is the last of the list, and leaves the weights as they were.
+        One that is not finite is the last, and leaves the weights as they were.
         """
         ...

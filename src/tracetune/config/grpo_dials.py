@@ -83,6 +83,7 @@ def _read_size(value: Any) -> str:
 
 
 _COUNT, _CADENCE, _SHARE = whole(1), whole(0), number(0, 1, above=True)
+_SEED = whole(0, 2**32 - 1)
 _SIBLINGS = Kind("a whole number of at least 2 (one completion has no siblings)", whole(2).read)
 _CLIP = Kind("a number above 0 and below 1", lambda value: share_below_one().read(number(0, 1, above=True).read(value)))
 _WARM = Kind("a number above 0 (greedy completions of one prompt are all equal)", number(0, above=True).read)
@@ -93,7 +94,7 @@ _WEIGHTS = Kind("a list of numbers", _read_weights)
 
 GRPO_DIALS = (
     Dial("backend", "backend", one_of("local", "tunix", "tinker")),
-    Dial("seed", "seed", _CADENCE),
+    Dial("seed", "seed", _SEED),
     Dial("resume", "resume", one_of("auto", "never")),
     Dial("checkpoint_dir", "checkpoint_dir", TEXT),
     Dial("wandb_disabled", "tracking.wandb_disabled", FLAG),
@@ -159,7 +160,7 @@ EVALUATE_DIALS = (
     Dial("step", "step", optional(_CADENCE)),
     Dial("num_passes", "num_passes", _COUNT),
     Dial("num_batches", "num_batches", optional(_COUNT)),
-    Dial("seed", "seed", _CADENCE),
+    Dial("seed", "seed", _SEED),
     Dial("output", "output", optional(TEXT)),
     Dial("inference_config.name", "inference_config", one_of("greedy", "standard", "liberal")),
     Dial("inference_config.temperature", "temperature", number(0)),

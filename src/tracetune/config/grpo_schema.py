@@ -166,7 +166,7 @@ class GrpoConfig:
 class EvaluateSettings:
     """Which checkpoint of a GRPO run is measured, on its own validation problems, and how answers are drawn.
 
-    `checkpoint_dir` is a run's checkpoint folder, its run folder or any model folder; `step` None takes the newest.
+    `checkpoint_dir` is a run's checkpoint folder or its run folder; `step` None takes the newest.
     `num_passes` completions are drawn of each problem (pass@k); `num_batches` None is all of the validation set.
     `temperature`, `top_p` and `top_k` come from `inference_config`; temperature 0 is greedy.
     """

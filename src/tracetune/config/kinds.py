@@ -16,16 +16,16 @@ def _refuse(value: Any) -> Any:
     raise ValueError(value)
 
 
-def whole(low: int) -> Kind:
-    """A whole number of at least `low`; 1e3 is one, true is not."""
+def whole(low: int, high: int | None = None) -> Kind:
+    """A whole number from `low` to `high`, both included; 1e3 is one, true is not."""
 
     def read(value: Any) -> int:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or value != int(value) or value < low:
             return _refuse(value)
-        return int(value)
+        return int(value) if high is None or value <= high else _refuse(value)
 
-    return Kind(f"a whole number of at least {low}", read)
+    return Kind(f"a whole number of at least {low}" + ("" if high is None else f" and at most {high}"), read)
 
 
 def number(low: float, high: float = math.inf, *, above: bool = False) -> Kind:

@@ -38,17 +38,26 @@ def generate(
     *,
     batch_size: int = 32,
     keys: np.ndarray | None = None,
+    longest_prompt: int = 0,
     on_progress: Progress | None = None,
 ) -> list[Completion]:
     """One completion per prompt, in order, by `batch_size` slots.
 
     A prompt that cannot be completed (no tokens, ids outside the vocabulary, longer than the model's positions)
     is a completion with stop reason "error". `keys` [P, 2] are raw; None means `fold_in(seed, i)` for request i.
+    Every prompt is computed as if it had `longest_prompt` tokens at least, so that calls to come compile nothing.
     Raises InputError for settings that make no sense.
     """
     keys_PG2 = None if keys is None else np.asarray(keys)[:, None]
     groups = generate_groups(
-        model, prompts, sampling, num_generations=1, batch_size=batch_size, keys=keys_PG2, on_progress=on_progress
+        model,
+        prompts,
+        sampling,
+        num_generations=1,
+        batch_size=batch_size,
+        keys=keys_PG2,
+        longest_prompt=longest_prompt,
+        on_progress=on_progress,
     )
     return [group[0] for group in groups]
 
@@ -61,6 +70,7 @@ def generate_groups(
     num_generations: int,
     batch_size: int = 32,
     keys: np.ndarray | None = None,
+    longest_prompt: int = 0,
     on_progress: Progress | None = None,
 ) -> list[list[Completion]]:
     """`num_generations` completions per prompt; a prompt is computed once for all of them.
@@ -80,7 +90,8 @@ def generate_groups(
     ]
     total = len(prompts) * num_generations
     done = total - len(requests)
-    for request, completion in _Slots(model, sampling, requests, batch_size, num_generations).run():
+    slots = _Slots(model, sampling, requests, (batch_size, num_generations), _room(longest_prompt))
+    for request, completion in slots.run():
         completions[request.prompt_place][request.place % num_generations] = completion
         done += 1
         if on_progress is not None:
@@ -135,9 +146,10 @@ class _Slots:
     """
 
     def __init__(
-        self, model: Model, sampling: Sampling, requests: Sequence[Request], batch_size: int, num_generations: int
+        self, model: Model, sampling: Sampling, requests: Sequence[Request], shape: tuple[int, int], least_room: int
     ) -> None:
-        self.model = model
+        self.model, self.least_room = model, least_room
+        batch_size, num_generations = shape
         self.waiting = deque(requests)
         together = len(requests) <= batch_size and batch_size % num_generations == 0
         self.siblings = num_generations if together else 1
@@ -155,7 +167,7 @@ class _Slots:
                 model.arch,
                 num_blocks=batch_size // self.siblings,
                 num_slots=batch_size,
-                prompt_size=max(_size(request.prompt) for request in requests),
+                prompt_size=max(self._size(request.prompt) for request in requests),
                 dtype=params["embed"].dtype,
             )
 
@@ -190,19 +202,23 @@ class _Slots:
         place = self.waiting[0].prompt_place
         if place not in self.prompts:
             # Siblings follow each other, so what is passed has all its completions seated.
-            self.prompts = self._prefill(_size(self.waiting[0].prompt))
+            self.prompts = self._prefill(self._size(self.waiting[0].prompt))
         return self.prompts[place]
 
     def _prefill(self, size: int) -> dict[int, tuple[cache.Stretch, int]]:
         """The next prompts of this size but their last tokens; as many rows whoever waits, for equal bits."""
         num_rows = max(1, PREFILL_TOKENS // size)
-        prompts = {request.prompt_place: request.prompt for request in self.waiting if _size(request.prompt) == size}
+        alike = [request for request in self.waiting if self._size(request.prompt) == size]
+        prompts = {request.prompt_place: request.prompt for request in alike}
         places = list(prompts)[:num_rows]
         tokens_RT = np.zeros((num_rows, size), np.int32)
         for row, place in enumerate(places):
             tokens_RT[row, : len(prompts[place]) - 1] = prompts[place][:-1]
         computed = decode.prefill(self.decoder, tokens_RT, arch=self.model.arch)
         return {place: (computed, row) for row, place in enumerate(places)}
+
+    def _size(self, prompt: Sequence[int]) -> int:
+        return max(_room(len(prompt)), self.least_room)
 
     def _decode(self) -> decode.Chunk:
         """One chunk of tokens for every slot; a free slot has none remaining."""
@@ -246,9 +262,9 @@ def _choice(sampling: Sampling, stop_ids: list[int], vocab_size: int) -> tuple[S
     return settings, dials
 
 
-def _size(prompt: Sequence[int]) -> int:
+def _room(num_tokens: int) -> int:
     """Positions for the cached part of a prompt: a power of two, so that shapes are few."""
     size = cache.SMALLEST
-    while size < len(prompt) - 1:
+    while size < num_tokens - 1:
         size *= 2
     return size

@@ -78,8 +78,11 @@ def _check_parameters(function: Callable[..., Any], name: str) -> None:
         signature = inspect.signature(function)
     except ValueError:  # some functions written in C tell nothing
         return
+    # Its named columns are those of the problems, which are not known here.
+    keywords = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [name for name, one in list(signature.parameters.items())[2:] if one.kind in keywords]
     try:
-        signature.bind([], [], answer=[], another_column=[])
+        signature.bind([], [], **{key: [] for key in ("answer", "another_column", *named)})
     except TypeError as error:
         raise InputError(
             f"reward {name!r}: must take (prompts, completions, answer, **columns), takes {signature} ({error})"

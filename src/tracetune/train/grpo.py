@@ -58,7 +58,7 @@ class GrpoInfo(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What one run of steps is made of. `max_tokens` is the longest completion there can be."""
+    """What one run of steps is made of."""
 
     backend: PolicyBackend
     stream: PromptStream
@@ -66,7 +66,6 @@ class Recipe:
     settings: GrpoSettings
     num_prompts: int
     num_steps: int
-    max_tokens: int
     seed: int
 
 
@@ -92,10 +91,10 @@ def train_grpo(recipe: Recipe, start: Place = Place()) -> Iterator[GrpoInfo]:  #
         groups = [group for rollouts in sampled.kept if (group := _to_group(rollouts)).branches]
         told = recipe.backend.update(groups)
         rollouts = tuple(rollout for group in (*sampled.kept, *sampled.dropped) for rollout in group)
-        rewards = summarise(sampled.kept, sampled.dropped, max_tokens=recipe.max_tokens)
+        rewards = summarise(sampled.kept, sampled.dropped)
         for iteration, metrics in enumerate(told):
             _check_finite(metrics, place.step + 1, sampled.kept)
-            is_whole = iteration == len(told) - 1 or place.step + 1 == recipe.num_steps
+            is_whole = iteration == recipe.settings.num_iterations - 1 or place.step + 1 == recipe.num_steps
             place = Place(place.step + 1, place.used, place.tokens + (0 if iteration else sampled.tokens))
             if is_whole:
                 place = place._replace(used=place.used + sampled.used)
@@ -204,22 +203,20 @@ def _to_group(rollouts: Sequence[Rollout]) -> Group:
     return Group(rollouts[0].prompt_tokens, branches)
 
 
-def summarise(
-    kept: Sequence[Sequence[Rollout]], dropped: Sequence[Sequence[Rollout]], *, max_tokens: int
-) -> dict[str, float]:
-    """How a step's completions did, over all that were sampled: rewards, lengths, shares of what went wrong."""
+def summarise(kept: Sequence[Sequence[Rollout]], dropped: Sequence[Sequence[Rollout]]) -> dict[str, float]:
+    """How a step's completions did, over all that were sampled: rewards, lengths, shares of what went wrong.
+
+    `equal_group_share` is that of the groups trained on.
+    """
     groups = [*kept, *dropped]
     rollouts = [rollout for group in groups for rollout in group]
     totals = np.array([rollout.total for rollout in rollouts if rollout.total is not None])
     lengths = np.array([len(rollout.completion.tokens) for rollout in rollouts])
-    clipped = [
-        rollout.completion.stop_reason == "length" and len(rollout.completion.tokens) >= max_tokens
-        for rollout in rollouts
-    ]
+    clipped = [rollout.completion.stop_reason == "length" for rollout in rollouts]
     told = {
         "reward_mean": float(totals.mean()) if totals.size else 0.0,
         "reward_std": float(totals.std()) if totals.size else 0.0,
-        "equal_group_share": float(np.mean([not carries_signal(group) for group in groups])),
+        "equal_group_share": float(np.mean([not carries_signal(group) for group in kept])),
         "completion_length_mean": float(lengths.mean()),
         "length_clipped_share": float(np.mean(clipped)),
         "error_share": float(np.mean([rollout.total is None for rollout in rollouts])),
@@ -231,7 +228,8 @@ def summarise(
     if dropped:
         told["dropped_groups"] = float(len(dropped))
     for name in sorted({name for rollout in rollouts for name in rollout.parts}):
-        parts = [value for rollout in rollouts if (value := rollout.parts.get(name)) is not None]
+        spoken = [rollout for rollout in rollouts if rollout.completion.stop_reason != "error"]
+        parts = [value for rollout in spoken if (value := rollout.parts.get(name)) is not None]
         if parts:
             told |= {f"reward/{name}": float(np.mean(parts)), f"reward_std/{name}": float(np.std(parts))}
     return told
@@ -254,6 +252,6 @@ def _check_finite(metrics: PolicyMetrics, step: int, groups: Sequence[Sequence[R
     more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
     raise Diverged(
         f"step {step}: loss is {metrics.loss:g} and gradient norm {metrics.grad_norm:g} on the problems "
-        f"{', '.join(ids[:_SHOWN_IDS])}{more}; lower optimizer.learning_rate or raise grpo.beta, then run again: "
-        "nothing of this step was kept"
+        f"{', '.join(ids[:_SHOWN_IDS])}{more}; begin anew with a lower optimizer.learning_rate or a higher grpo.beta "
+        "and another checkpoint_dir; nothing of this step was kept"
     )

@@ -8,7 +8,8 @@ from tracetune.core.values import Completion, Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Completion `index` of its problem's group. `prompt` is the text of `prompt_tokens`, template included.
+    """Completion `index` of its problem's group. `prompt` is the user's turn, `prompt_tokens` all that the
+    model was shown.
 
     `parts` has one reward by name, before weights; None where a part failed, and then `total` is None, `error`
     says why, and `advantage` is 0: such a row carries no gradient. `parsed` is the answer as the rewards read it;

@@ -66,7 +66,9 @@ def validate(
     """Answer every prompt `num_passes` times. Pass k draws with seed + k; at temperature 0 all are alike."""
     passes = []
     for number in range(num_passes):
-        said = answerer.answer([prompt.tokens for prompt in prompts], temperature=temperature, seed=seed + number)
+        said = answerer.answer(
+            [prompt.tokens for prompt in prompts], temperature=temperature, seed=(seed + number) % 2**32
+        )
         passes.append(tuple(_judge(prompts, said)))
     return Validation(tuple(passes))
 
