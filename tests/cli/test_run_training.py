@@ -140,3 +140,11 @@ def test_a_sweep_ends_with_a_table_and_one_failed_job_loses_no_other(tmp_path):
     assert "job 1: " in done.stdout
     assert list((tmp_path / "mine" / "0").iterdir())
     assert not list((tmp_path / "mine").glob("1/step-*"))
+
+
+def test_a_run_that_began_afresh_is_gone_on_with_by_its_own_checkpoints():
+    from tracetune.cli.grpo import _to_go_on
+
+    typed = "python run_training.py model=tiny resume=never checkpoint_dir=a"
+    assert _to_go_on(typed, "a-2") == "python run_training.py model=tiny checkpoint_dir=a-2"
+    assert _to_go_on("python run_training.py model=tiny", "a") == "python run_training.py model=tiny"

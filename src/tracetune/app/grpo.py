@@ -46,7 +46,8 @@ _ELSEWHERE = "choose another checkpoint_dir"
 
 
 class GrpoResult(NamedTuple):
-    """How a run ended. `metrics` are those of its last logged step; `checkpoint` is the trained model."""
+    """How a run ended. `metrics` are those of its last logged step; `checkpoint` is the trained model. After an
+    interruption `checkpoints` is what to go on with."""
 
     folder: Path
     status: Literal["finished", "interrupted", "already finished"]
@@ -54,6 +55,7 @@ class GrpoResult(NamedTuple):
     metrics: Mapping[str, float]
     checkpoint: Path
     signal_number: int | None = None
+    checkpoints: Path | None = None
 
 
 class Prepared(NamedTuple):
@@ -246,7 +248,7 @@ class _Run:
             place = self._steps(backend, place, metrics, trackers, stop=stop)
         if place.step < prepared.num_steps:
             return GrpoResult(
-                self.folder.root, "interrupted", place.step, {}, self.folder.final, signal_number=stop.signal_number
+                self.folder.root, "interrupted", place.step, {}, self.folder.final, stop.signal_number, self.checkpoints
             )
         return self._finish(backend)
 

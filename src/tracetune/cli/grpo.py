@@ -1,5 +1,6 @@
 """`tracetune train` and `tracetune eval checkpoint`, also as `run_training.py` and `evaluate.py`: Hydra's words."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -37,9 +38,19 @@ def train_program(words: Sequence[str] | None = None) -> None:
     if result is None:
         return
     if result.signal_number is not None:
-        typer.echo(f"interrupted after step {result.num_steps}; to go on:\n  {again}", err=True)
+        command = _to_go_on(again, str(result.checkpoints))
+        typer.echo(f"interrupted after step {result.num_steps}; to go on:\n  {command}", err=True)
         raise SystemExit(128 + result.signal_number)
     typer.echo(f"{result.status}: {result.num_steps} steps\n{result.folder}")
+
+
+def _to_go_on(command: str, checkpoints: str) -> str:
+    """What was typed; a run that began afresh is gone on with by the checkpoints it was given."""
+    words = shlex.split(command)
+    if "resume=never" not in words:
+        return command
+    kept = [word for word in words if not word.startswith(("resume=", "checkpoint_dir=", "training.checkpoint_dir="))]
+    return shlex.join([*kept, f"checkpoint_dir={checkpoints}"])
 
 
 def evaluate_program(words: Sequence[str] | None = None) -> None:
