@@ -14,10 +14,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 from tracetune.app.grpo_problems import PromptSets, make_prompts, read_problems
-from tracetune.app.manifest import begin_manifest, describe_machine, first_machine_difference, folder_hashes
+from tracetune.app.manifest import (
+    begin_manifest,
+    begin_session,
+    describe_machine,
+    end_session,
+    first_machine_difference,
+    folder_hashes,
+)
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.rollouts import drop_after, write_rollouts
-from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics, write_manifest
+from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
 from tracetune.app.sft import check_same, require_backend
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.trackers import Trackers
@@ -209,9 +216,7 @@ class _Run:
             write_durably(self.folder.config, to_yaml(self.config).encode())
         elif told := first_machine_difference(manifest, describe_machine()):
             self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
-        manifest["sessions"].append({"started_at": utc_now(), "from_step": None})
-        manifest |= {"status": "running", "exit_reason": None}
-        write_manifest(self.folder.manifest, manifest)
+        begin_session(self.folder.manifest, manifest)
         # After the manifest: checkpoints never belong to a folder that does not say what it is.
         pointer = json.dumps({"folder": str(self.folder.root.resolve())})
         write_durably(self.checkpoints / POINTER, pointer.encode())
@@ -219,11 +224,7 @@ class _Run:
 
     def _close_manifest(self, status: str, reason: str | None) -> None:
         seconds = time.monotonic() - self.started
-        durations = self.manifest["durations"]
-        durations["total_seconds"] = round(durations["total_seconds"] + seconds, 3)
-        self.manifest |= {"status": status, "exit_reason": reason, "ended_at": utc_now()}
-        self.manifest["sessions"][-1] |= {"ended_at": utc_now(), "status": status}
-        write_manifest(self.folder.manifest, self.manifest)
+        end_session(self.folder.manifest, self.manifest, status=status, reason=reason, seconds=seconds)
 
     def _train(self) -> GrpoResult:
         prepared = self.prepared

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tracetune.app import machine
-from tracetune.app.runs import RunFolder
+from tracetune.app.runs import RunFolder, write_manifest
 from tracetune.app.training_data import TrainingData
 from tracetune.config.resolve import config_mapping
 from tracetune.config.schema import SftConfig
@@ -59,6 +59,22 @@ def begin_manifest(folder: RunFolder, inputs: Mapping[str, Any], model: Mapping[
         "durations": {"total_seconds": 0.0, "training_seconds": 0.0},
         "sessions": [],
     }
+
+
+def begin_session(path: Path, manifest: dict[str, Any]) -> None:
+    """One more process works on the run."""
+    manifest["sessions"].append({"started_at": utc_now(), "from_step": None})
+    manifest |= {"status": "running", "exit_reason": None}
+    write_manifest(path, manifest)
+
+
+def end_session(path: Path, manifest: dict[str, Any], *, status: str, reason: str | None, seconds: float) -> None:
+    """How that process ended, after so many seconds."""
+    durations = manifest["durations"]
+    durations["total_seconds"] = round(durations["total_seconds"] + seconds, 3)
+    manifest |= {"status": status, "exit_reason": reason, "ended_at": utc_now()}
+    manifest["sessions"][-1] |= {"ended_at": utc_now(), "status": status}
+    write_manifest(path, manifest)
 
 
 def first_input_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -12,14 +12,16 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from tracetune.app.manifest import (
     begin_manifest,
+    begin_session,
     describe_inputs,
     describe_machine,
+    end_session,
     first_input_difference,
     first_machine_difference,
     folder_hashes,
 )
 from tracetune.app.progress import Meter, Reporter
-from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics, write_manifest
+from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
 from tracetune.backends.local import LocalBackend
@@ -188,18 +190,12 @@ class _Run:
             check_same(self.folder, manifest, {**inputs, **described})
             if told := first_machine_difference(manifest, describe_machine()):
                 self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
-        manifest["sessions"].append({"started_at": utc_now(), "from_step": None})
-        manifest |= {"status": "running", "exit_reason": None}
-        write_manifest(self.folder.manifest, manifest)
+        begin_session(self.folder.manifest, manifest)
         return manifest
 
     def _close_manifest(self, status: str, reason: str | None) -> None:
         seconds = time.monotonic() - self.started
-        durations = self.manifest["durations"]
-        durations["total_seconds"] = round(durations["total_seconds"] + seconds, 3)
-        self.manifest |= {"status": status, "exit_reason": reason, "ended_at": utc_now()}
-        self.manifest["sessions"][-1] |= {"ended_at": utc_now(), "status": status}
-        write_manifest(self.folder.manifest, self.manifest)
+        end_session(self.folder.manifest, self.manifest, status=status, reason=reason, seconds=seconds)
 
     def _train(self) -> SftResult:
         prepared = self.prepared
