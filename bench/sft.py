@@ -53,11 +53,13 @@ WARM_UP_STEPS = 2
 
 
 class Work(NamedTuple):
-    """What one batch asks for: model FLOPs count only what the mathematics needs."""
+    """What one batch asks for. `flops` send every real token through the head, as model FLOPs are counted in the field
+    (PaLM, appendix B); `needed_flops` only the tokens that are trained on."""
 
     tokens: int
     targets: int
     flops: float
+    needed_flops: float
 
 
 def main() -> None:
@@ -101,11 +103,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     peaks.append(matmul_peak())
     seconds, work = run["seconds"][WARM_UP_STEPS:], work[WARM_UP_STEPS:]
     peak = max(*peaks, *run["matmuls"])
-    gflops = [one.flops / took / 1e9 for one, took in zip(work, seconds, strict=True)]
+    timed = list(zip(work, seconds, strict=True))
+    gflops = [one.flops / took / 1e9 for one, took in timed]
     sum_tokens, sum_seconds = sum(one.tokens for one in work), sum(seconds)
     return {
-        "tokens_per_second": round(statistics.median(w.tokens / s for w, s in zip(work, seconds, strict=True)), 1),
+        "tokens_per_second": round(statistics.median(w.tokens / s for w, s in timed), 1),
         "mfu": round(statistics.median(gflops) / peak, 4),
+        # The same without the head's arithmetic that training leaves out: what the processor did.
+        "mfu_needed": round(statistics.median(w.needed_flops / s for w, s in timed) / 1e9 / peak, 4),
         "peak_gflops": round(peak, 1),
         # On a busy machine the best step says more: the peak is the best of many matmuls too.
         "mfu_best_step": round(max(gflops) / peak, 4),
@@ -189,8 +194,8 @@ def make_batches(examples: Sequence[Example], model: Model, arguments: argparse.
 def count_work(batch: Batch, arch: Arch, *, lora_rank: int | None) -> Work:
     """Real tokens, targets, and the FLOPs of one forward and backward pass over them.
 
-    A weight costs 2 FLOPs forward, 2 for the gradient of its input and, when trained, 2 for its own. The head counts
-    on targets only, attention on the pairs that causality leaves within a segment, padding and elementwise work not.
+    A weight costs 2 FLOPs forward, 2 for the gradient of its input and, when trained, 2 for its own. Attention counts
+    on the pairs that causality leaves within a segment; padding and elementwise work count nowhere.
     """
     tokens = int((batch.segments_BT > 0).sum())
     targets = int(batch.weights_BT.sum())
@@ -200,13 +205,13 @@ def count_work(batch: Batch, arch: Arch, *, lora_rank: int | None) -> Work:
     adapter = (adapter or 0) + (lora_rank or 0) * 3 * arch.mlp_size
     per_weight = 4 if lora_rank else 6
     flops = arch.num_layers * (per_weight * layer + 6 * adapter) * tokens
-    flops += per_weight * arch.vocab_size * arch.hidden_size * targets
     positions = np.asarray(batch.positions_BT)[np.asarray(batch.segments_BT) > 0].astype(np.int64)
     for number in range(arch.num_layers):
         slides = arch.window is not None and number in arch.sliding_layers
         seen = np.minimum(positions + 1, arch.window or 0) if slides else positions + 1
         flops += 3 * 4 * sizes_q * int(seen.sum())
-    return Work(tokens, targets, float(flops))
+    head = per_weight * arch.vocab_size * arch.hidden_size
+    return Work(tokens, targets, float(flops + head * tokens), float(flops + head * targets))
 
 
 def train(model: Model, batches: list[Batch], arguments: argparse.Namespace, *, longest: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One graded item per problem, in order; what failed has a reason and no score."""
 
+from tracetune.core.strict_json import parse_json
 from tracetune.core.values import Completion, Problem
-from tracetune.data.strict_json import parse_json
 from tracetune.evals.records import write_result
 from tracetune.evals.run import evaluate
 

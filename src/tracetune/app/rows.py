@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracetune.core.errors import InputError
+from tracetune.core.strict_json import parse_json
 from tracetune.core.values import Message
 from tracetune.data.records import read_records
 from tracetune.data.render import render_prompt
-from tracetune.data.strict_json import parse_json
 from tracetune.models.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")

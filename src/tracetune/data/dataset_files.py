@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tracetune.core.errors import InputError, NotFound
+from tracetune.core.strict_json import parse_json
 from tracetune.data.records import MAX_RECORD_BYTES, Record, read_records
-from tracetune.data.strict_json import parse_json
 
 Row = tuple[str, Any]  # where it stands, for errors, and its value
 

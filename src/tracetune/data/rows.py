@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tracetune.core.errors import InputError
+from tracetune.core.strict_json import parse_json
 from tracetune.core.values import Message
 from tracetune.data.formats import row_to_trace
 from tracetune.data.records import MAX_RECORD_BYTES, Record, read_records
 from tracetune.data.render import TrainingRow, trace_messages
-from tracetune.data.strict_json import parse_json
 from tracetune.models.templates import check_turns
 
 # The field that says what kind of row it is; a row has exactly one of them.

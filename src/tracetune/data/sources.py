@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tracetune.core.errors import InputError
+from tracetune.core.strict_json import parse_json
 from tracetune.core.trace import Trace
 from tracetune.data.formats import row_to_trace
 from tracetune.data.records import MAX_RECORD_BYTES, Record, read_records
-from tracetune.data.strict_json import parse_json
 
 
 class SourceRow(NamedTuple):
