@@ -1,0 +1,43 @@
+"""Who may use a route, and how it refuses: declared beside the path, kept by `StrictRoute`, shown in OpenAPI.
+
+A route without a rule does not start: `StrictRoute` refuses it when it is added.
+"""
+
+from typing import Any, Literal, get_args
+
+from tracetune.api.errors import MEDIA_TYPE, Problem
+
+Scope = Literal["open", "read", "write", "train", "admin"]
+SCOPES = get_args(Scope)
+SCOPE_KEY, LIMIT_KEY, QUERY_KEY = "x-tracetune-scope", "x-tracetune-max-bytes", "x-tracetune-open-query"
+# Any route can be refused for its host, by a drain, or because the store is away.
+ALWAYS = (400, 403, 413, 415, 421, 422, 500, 503)
+
+
+def rule(
+    scope: Scope,
+    *problems: int,
+    max_bytes: Literal["trace", "body", "stream"] = "body",
+    open_query: str | None = None,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments for a route's decorator: `@router.get("/api/x", **rule("read", 404))`.
+
+    `scope` is the least a token must have; `open` needs none. `problems` are the refusals besides those any route
+    has. `max_bytes` names the limit of the body, measured while reading; `stream` has none and reads its own.
+    `open_query` is a prefix of query parameters that are not declared one by one, such as `meta.`.
+    `extra` goes into OpenAPI as it stands.
+    """
+    secured = {} if scope == "open" else {"security": [{"bearer": []}]}
+    statuses = sorted({*ALWAYS, *problems, *(() if scope == "open" else (401,))})
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "responses": {status: {"model": Problem, "content": content} for status in statuses},
+        "openapi_extra": {
+            **secured,
+            SCOPE_KEY: scope,
+            LIMIT_KEY: max_bytes,
+            **({QUERY_KEY: open_query} if open_query else {}),
+            **(extra or {}),
+        },
+    }
