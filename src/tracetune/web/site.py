@@ -1,0 +1,52 @@
+"""The whole service with its pages. A page that is refused is a page too; whoever asks for JSON is told in JSON."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+
+from tracetune.api.service import create_service
+from tracetune.api.settings import ServiceSettings
+from tracetune.web import assets
+from tracetune.web.render import render
+
+PAGES = (assets.router,)
+Handler = Callable[[Request, Any], Awaitable[Response]]
+
+
+def create_site(settings: ServiceSettings) -> FastAPI:
+    """The service of `api` with every page beside it, one ASGI application."""
+    app = create_service(settings)
+    for router in PAGES:
+        app.include_router(router)
+    for kind, handler in list(app.exception_handlers.items()):
+        app.add_exception_handler(kind, _as_page(handler))  # pyright: ignore[reportArgumentType]
+    return app
+
+
+def _as_page(handler: Handler) -> Handler:
+    """The same refusal for a reader: without a token to the login page, otherwise told on a page."""
+
+    async def answer(request: Request, error: Any) -> Response:
+        told = await handler(request, error)
+        if not wants_page(request):
+            return told
+        if told.status_code == 401 and request.method == "GET":
+            back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            return RedirectResponse("/login?" + urlencode({"next": back}), 303)
+        page = render(request, "error.html", status=told.status_code, problem=orjson.loads(bytes(told.body)))
+        for name in ("retry-after", "allow", "connection"):
+            if name in told.headers:
+                page.headers[name] = told.headers[name]
+        return page
+
+    return answer
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks, for something outside the API."""
+    path = request.url.path
+    return "text/html" in request.headers.get("accept", "") and path != "/api" and not path.startswith("/api/")
