@@ -44,7 +44,7 @@ def load_sft_config(
     else:
         where, content = str(source), _read_yaml(Path(source))
     settings = _TABLE.check(content, where, mistakes)
-    _override(settings, _check_overrides(overrides, mistakes))
+    _override(settings, _TABLE.check(read_words(overrides, mistakes), "override", mistakes))
     mistakes.extend(_contradictions(settings))
     if mistakes:
         raise InputError("\n".join(mistakes))
@@ -85,8 +85,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _check_overrides(overrides: Sequence[str], mistakes: list[str]) -> Settings:
-    """Read `key=value` words; values are YAML, so 2e-5 is a number and [a,b] a list."""
+def read_words(overrides: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
+    """Read `key=value` words; values are YAML, so 2e-5 is a number and [a,b] a list. Mistakes are appended."""
     content: dict[str, Any] = {}
     for word in overrides:
         key, equals, text = word.partition("=")
@@ -99,7 +99,7 @@ def _check_overrides(overrides: Sequence[str], mistakes: list[str]) -> Settings:
             mistakes.append(f"override: {key}: not a readable value, got {text!r}")
             continue
         content[key] = value["value"] if isinstance(value, dict) else text
-    return _TABLE.check(content, "override", mistakes)
+    return content
 
 
 def _override(settings: Settings, overrides: Settings) -> None:
