@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 
+# No test ever meets a database of the user's own.
+os.environ.pop("DATABASE_URL", None)
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,10 +17,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from tests.postgres import TEMPLATE, Database, Server, running_server
 
 install_import_hook(["tracetune.models", "tracetune.objectives", "tracetune.engine"], "beartype.beartype")
 
@@ -39,3 +43,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("TRACETUNE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """One server per test process, with a migrated template; a skip with the reason when there is none."""
+    from tracetune.app.database import upgrade_database
+
+    with running_server() as server:
+        if isinstance(server, str):
+            pytest.skip(server)
+        server.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+        upgrade_database(url=server.url(TEMPLATE))
+        yield server
+
+
+@pytest.fixture
+def postgresql(home: Path, monkeypatch: pytest.MonkeyPatch, postgres_server: Server) -> Iterator[Database]:
+    """DATABASE_URL names an empty database of a real PostgreSQL, TRACETUNE_HOME an empty folder."""
+    with postgres_server.database(TEMPLATE) as name:
+        url = postgres_server.url(name)
+        monkeypatch.setenv("DATABASE_URL", url)
+        yield Database("postgresql", home, url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, home: Path) -> Database:
+    """The test runs twice: on SQLite and on a real PostgreSQL, each empty and set in the environment."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
+    return Database("sqlite", home, None)

@@ -3,15 +3,8 @@ import pytest
 from tracetune.core.errors import Conflict, InputError
 from tracetune.core.values import Problem
 from tracetune.store.evalsets import iter_evalsets, register_evalset
-from tracetune.store.open import open_store
 
 PROBLEMS = [Problem("a", "1 + 1?", "2", "sum", "easy", {"tags": ["x"]}), Problem("b", "Zwölf?", "12")]
-
-
-@pytest.fixture
-def store(home):
-    with open_store() as opened:
-        yield opened
 
 
 def test_a_registered_set_comes_back_equal_in_the_order_of_registration(store):

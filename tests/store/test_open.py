@@ -18,7 +18,8 @@ from tracetune.core.errors import Conflict, Corrupt, InputError, StorageError
 from tracetune.core.trace import Step, Trace
 from tracetune.store.lock import write_lock
 from tracetune.store.migrate import known_revisions, revision_of
-from tracetune.store.open import Store, open_store, sqlite_warning
+from tracetune.store.open import open_store, Store
+from tracetune.store.sqlite import sqlite_warning
 from tracetune.store.tables import metadata
 from tracetune.store.traces import add_traces, count_traces
 
@@ -34,12 +35,14 @@ def test_the_settings_that_make_a_commit_durable_are_on(home):
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
-    assert store.path == home / "tracetune.db"
+    assert store.file == home / "tracetune.db"
 
 
 def test_the_migrations_make_exactly_the_tables(home):
     with open_store() as store, store.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        # The index of words is each database's own kind; its tests are in test_words.py.
+        options = {"include_object": lambda _, name, *__: not name.startswith("trace_words")}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
         assert revision_of(connection) == known_revisions()[-1]
 
 
@@ -92,7 +95,7 @@ def test_only_sqlite_urls_are_understood(tmp_path):
     with pytest.raises(InputError, match="sqlite:///FILE"):
         open_store(url="postgresql://user:secret@host/db")
     with open_store(url=f"sqlite:///{tmp_path}/other.db") as store:
-        assert store.path == tmp_path / "other.db"
+        assert store.file == tmp_path / "other.db"
 
 
 def test_a_home_that_cannot_be_made_is_refused(tmp_path):

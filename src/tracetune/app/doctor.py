@@ -78,7 +78,7 @@ def _extras() -> Iterator[Finding]:
 
 
 def _sqlite() -> Iterator[Finding]:
-    from tracetune.store.open import sqlite_warning
+    from tracetune.store.sqlite import sqlite_warning
 
     warning = sqlite_warning()
     yield Finding("sqlite", "note" if warning else "ok", warning or sqlite3.sqlite_version)

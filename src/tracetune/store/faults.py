@@ -1,0 +1,77 @@
+"""The drivers' errors, told as ours, so that no other room meets SQLAlchemy's.
+
+A database that is away, locked, full or read-only is a StorageError: nothing was stored, and the same call may
+work in a moment. Damaged bytes are Corrupt. A mistake in our own SQL stays what it is.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
+
+from tracetune.core.errors import Conflict, Corrupt, InputError, StorageError, TracetuneError
+
+OUR_MISTAKES = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE", "SQLITE_MISMATCH")
+# SQLSTATE by class and code (PostgreSQL manual, appendix A): waiting, and what a person must mend.
+WAITED = {"55P03": "another process keeps writing", "57014": "the statement took too long"}
+READ_ONLY = "25006"
+AWAY = ("08", "57P", "28", "3D", "53", "58", "40", "42501", READ_ONLY)
+
+
+@contextmanager
+def own_errors(where: str) -> Iterator[None]:
+    """Raise a driver's error as ours; `where` names the database and holds no password."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise StorageError(f"{where}: every connection is busy; try again, or send fewer requests at once") from error
+    except IntegrityError as error:
+        raise Conflict(f"{where}: what was to be stored clashes with what is there ({error.orig})") from error
+    except DBAPIError as error:
+        ours = _own_error(where, error)
+        if ours is None:
+            raise
+        raise ours from error
+    except sqlite3.Error as error:
+        ours = _sqlite_error(where, error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _own_error(where: str, error: DBAPIError) -> TracetuneError | None:
+    if isinstance(error.orig, sqlite3.Error):
+        return _sqlite_error(where, error.orig)
+    return _postgres_error(where, error)
+
+
+def _sqlite_error(where: str, error: sqlite3.Error) -> TracetuneError | None:
+    # Empty for an error of the driver itself, such as a closed connection.
+    name = getattr(error, "sqlite_errorname", "")
+    if name in OUR_MISTAKES or not name:
+        return None
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return Corrupt(f"{where}: not a sound SQLite database ({error}); restore it from a backup, or move it away")
+    if name.startswith("SQLITE_BUSY"):
+        return StorageError(f"{where}: another program keeps the database locked; close it and run again")
+    return StorageError(f"{where}: cannot be used ({error}); free space or fix permissions, then run again")
+
+
+def _postgres_error(where: str, error: DBAPIError) -> TracetuneError | None:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    said = " ".join(str(error.orig).split())
+    if state in WAITED:
+        return StorageError(f"{where}: {WAITED[state]} ({said}); wait for it, then run again")
+    if state.startswith("XX00") and state != "XX000":
+        return Corrupt(f"{where}: PostgreSQL reports damage ({said}); restore the database from a backup")
+    if state.startswith("22") or (not state and type(error.orig).__name__ == "DataError"):
+        return InputError(f"{where}: PostgreSQL cannot keep this value ({said})")
+    if error.connection_invalidated or state.startswith(AWAY) or (not state and _lost(error)):
+        return StorageError(f"{where}: cannot be used now ({said}); see that PostgreSQL runs and may be written to")
+    return None
+
+
+def _lost(error: DBAPIError) -> bool:
+    """A connection that could not be made or broke off has no SQLSTATE."""
+    return type(error.orig).__name__ in {"OperationalError", "ConnectionTimeout"}
