@@ -2,7 +2,7 @@ import pytest
 
 from tracetune.core.errors import InputError
 from tracetune.core.trace import Step, StoredTrace, Trace
-from tracetune.data.select import matches, select_ids
+from tracetune.data.select import select_ids
 
 
 def trace(prompt: str = "p", **meta) -> Trace:
@@ -11,54 +11,6 @@ def trace(prompt: str = "p", **meta) -> Trace:
 
 def stored(*prompts: str) -> list[StoredTrace]:
     return [StoredTrace(f"id-{prompt}", "t", trace(prompt)) for prompt in prompts]
-
-
-@pytest.mark.parametrize(
-    ("filters", "expected"),
-    [
-        ({}, True),
-        ({"source": "doc"}, True),
-        ({"source": "other"}, False),
-        ({"missing": None}, False),
-        ({"task.grade": 3}, True),
-        ({"task.grade": 4}, False),
-        ({"task": {"grade": 3, "passed": True}}, True),
-        ({"tags": "sum"}, True),
-        ({"tags": "sums"}, False),
-        ({"tags": ["easy", "sum"]}, True),
-        ({"authors.name": "Ann"}, True),
-        ({"authors.name": "Cy"}, False),
-        ({"dotted.key": 1}, True),
-        ({"deep.dotted.key": 2}, True),
-        ({"source": "doc", "tags": "hard"}, False),
-        ({"trace_version": "1.0"}, True),
-        ({"trace_version": "2.0"}, False),
-        ({"nothing": None}, True),
-    ],
-)
-def test_filters_see_all_of_meta(filters, expected):
-    meta = {
-        "source": "doc",
-        "tags": ["easy", "sum"],
-        "task": {"grade": 3, "passed": True},
-        "authors": [{"name": "Ann"}, {"name": "Bo"}],
-        "dotted.key": 1,
-        "deep": {"dotted.key": 2},
-        "nothing": None,
-    }
-    assert matches(trace(**meta), filters) is expected
-
-
-def test_true_is_not_one_and_one_is_one_point_zero():
-    assert not matches(trace(flag=True), {"flag": 1})
-    assert not matches(trace(flag=1), {"flag": True})
-    assert matches(trace(flag=1), {"flag": 1.0})
-
-
-def test_a_trace_without_meta_matches_no_filter_over_meta():
-    bare = Trace("1.0", "p", "a", (Step(0, "s", "c"),))
-    assert not matches(bare, {"source": "doc"})
-    assert matches(bare, {"trace_version": "1.0"})
 
 
 def test_latest_takes_the_first_of_the_stream_and_no_more():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tracetune.core.errors import Corrupt, InputError, NotFound
 from tracetune.core.trace import Step, Trace
 from tracetune.store.open import Store, open_store
-from tracetune.store.traces import add_traces, count_traces, delete_trace, get_trace, iter_traces, trace_id
+from tracetune.store.trace_rows import trace_id
+from tracetune.store.traces import add_traces, count_traces, delete_trace, get_trace, iter_traces
 
 
 def trace(number: int = 0, **meta) -> Trace:
@@ -116,7 +117,7 @@ def test_a_deleted_trace_is_gone_and_can_come_back(store):
 
 def test_changed_bytes_are_refused_by_name(store):
     one, other = add_traces(store, [trace(1), trace(2)]).ids
-    with sqlite3.connect(store.path) as raw:
+    with sqlite3.connect(store.where) as raw:
         raw.execute("UPDATE traces SET payload = replace(payload, '\"2\"', '\"3\"') WHERE id = ?", (one,))
     raw.close()
     with pytest.raises(Corrupt, match=one):

@@ -4,12 +4,13 @@ Every trace is seen, one at a time; memory grows with the number chosen, not wit
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, Literal
 
 from tracetune.core.errors import InputError
+from tracetune.core.filters import matches
 from tracetune.core.trace import StoredTrace, Trace
 
 Strategy = Literal["latest", "random"]
@@ -49,49 +50,6 @@ def select_ids(
     key = blake2b(str(seed).encode(), digest_size=32).digest()
     keyed = ((_random_key(stored.trace, key), stored.id) for stored in matching)
     return [trace_id for _, trace_id in heapq.nsmallest(limit, keyed)]
-
-
-def matches(trace: Trace, filters: Mapping[str, Any]) -> bool:
-    """Whether the trace has every asked value.
-
-    A key is a field of meta, or a path into it (`a.b`); `trace_version` is the trace's own. A list in meta
-    matches when it contains the value; a missing key never matches.
-
-    >>> matches(Trace("1.0", "p", "a", (), {"tags": ["easy", "sum"], "task": {"grade": 3}}),
-    ...         {"tags": "sum", "task.grade": 3, "trace_version": "1.0"})
-    True
-    """
-    return all(_matches(trace, key, wanted) for key, wanted in filters.items())
-
-
-def _matches(trace: Trace, key: str, wanted: Any) -> bool:
-    if key == "trace_version":
-        return trace.trace_version == wanted
-    return any(_equals(found, wanted) for found in _lookup(trace.meta or {}, key))
-
-
-def _lookup(value: Any, key: str) -> Iterator[Any]:
-    """Every value the path leads to: a key may itself hold dots, and a list on the way means any of its items."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _lookup(item, key)
-    elif isinstance(value, Mapping):
-        if key in value:
-            yield value[key]
-        for dot in (index for index, character in enumerate(key) if character == "."):
-            if key[:dot] in value:
-                yield from _lookup(value[key[:dot]], key[dot + 1 :])
-
-
-def _equals(found: Any, wanted: Any) -> bool:
-    if isinstance(found, list) and any(_same(item, wanted) for item in found):
-        return True
-    return _same(found, wanted)
-
-
-def _same(found: Any, wanted: Any) -> bool:
-    # In Python True == 1; in JSON they differ.
-    return isinstance(found, bool) == isinstance(wanted, bool) and found == wanted
 
 
 def _random_key(trace: Trace, key: bytes) -> bytes:

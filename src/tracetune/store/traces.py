@@ -1,24 +1,28 @@
-"""Traces in the store: added once by content, read newest first in bounded memory.
+"""Traces in the store: added once by content, listed and searched newest first in bounded memory.
 
 A trace's id is derived from its content hash (a UUID of version 8), so equal content has the same id on
 every machine, and datasets and reports built from the same traces are equal byte for byte.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, text
 
-from tracetune.core.errors import Corrupt, InputError, NotFound
-from tracetune.core.ids import canonical_json, utc_now
-from tracetune.core.trace import Step, StoredTrace, Trace
+from tracetune.core.errors import NotFound
+from tracetune.core.filters import matches
+from tracetune.core.ids import utc_now
+from tracetune.core.trace import StoredTrace, Trace
+from tracetune.store.facets import forget_facets, index_facets, trace_facets
 from tracetune.store.open import Store
-from tracetune.store.tables import traces
+from tracetune.store.search import MAX_SEQ, indexes, iter_seqs
+from tracetune.store.tables import trace_scores, traces
+from tracetune.store.trace_rows import COLUMNS, decode_payload, decode_row, encode_row
+from tracetune.store.words import forget_words, index_words, trace_words
 
 LOOKUP_SIZE = 1_000
-COLUMNS = (traces.c.seq, traces.c.id, traces.c.created_at, traces.c.content_hash, traces.c.payload)
+CHECKED_AT_ONCE = 200
 
 
 class AddedTraces(NamedTuple):
@@ -29,6 +33,13 @@ class AddedTraces(NamedTuple):
     duplicates: int
 
 
+class TraceRow(NamedTuple):
+    """A stored trace and its place in the order of arrival, by which a list goes on."""
+
+    seq: int
+    stored: StoredTrace
+
+
 def add_traces(store: Store, new_traces: Sequence[Trace]) -> AddedTraces:
     """Store traces in one transaction; one whose content is there already keeps its row, id and time.
 
@@ -36,13 +47,43 @@ def add_traces(store: Store, new_traces: Sequence[Trace]) -> AddedTraces:
     Raises InputError when one cannot be written as JSON; then none is stored.
     """
     created_at = utc_now()
-    rows = [_encode(trace, created_at) for trace in new_traces]
-    with store.write() as connection:
-        known = _known_ids(connection, [row["id"] for row in rows])
-        fresh = {row["id"]: row for row in rows if row["id"] not in known}
-        if fresh:
-            connection.execute(insert(traces), list(fresh.values()))
-    return AddedTraces(tuple(row["id"] for row in rows), tuple(fresh), len(rows) - len(fresh))
+    rows = [encode_row(trace, created_at) for trace in new_traces]
+    ids = tuple(row["id"] for row in rows)
+    with store.read() as connection:
+        known = _known_ids(connection, ids)
+    # Words and facets are worked out before the transaction, so that it holds up other writers less.
+    fresh = {
+        row["id"]: _Entry(row, trace) for row, trace in zip(rows, new_traces, strict=True) if row["id"] not in known
+    }
+    created: tuple[str, ...] = ()
+    if fresh:
+        with store.write() as connection:
+            created = _insert(connection, fresh)
+    return AddedTraces(ids, created, len(rows) - len(created))
+
+
+def list_traces(
+    store: Store,
+    *,
+    limit: int,
+    before: int | None = None,
+    offset: int = 0,
+    q: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+) -> list[TraceRow]:
+    """At most `limit` traces that have every word of `q` and every value of `filters`, newest first.
+
+    `before` goes on after the row of that `seq`, at the same cost for every page; `offset` passes over that
+    many first. Raises InputError for a `q` without words.
+    """
+    filters = filters or {}
+    searched = indexes(q, filters)
+    with store.read() as connection:
+        seqs = iter_seqs(connection, searched, MAX_SEQ if before is None else before - 1)
+        if not filters:
+            wanted = list(islice(seqs, offset, offset + limit))
+            return list(_rows(store, connection, wanted))
+        return list(islice(_matching(store, connection, seqs, filters), offset, offset + limit))
 
 
 def iter_traces(
@@ -61,7 +102,7 @@ def iter_traces(
         with store.read() as connection:
             rows = connection.execute(page).all()
         for _, *row in rows:
-            yield _decode(store, *row)
+            yield decode_row(store.where, *row)
         if len(rows) < chunk:
             return
         last = rows[-1].seq
@@ -75,7 +116,7 @@ def get_trace(store: Store, trace_id: str) -> StoredTrace:
     if row is None:
         raise NotFound(f"Trace {trace_id} not found")
     _, *found = row
-    return _decode(store, *found)
+    return decode_row(store.where, *found)
 
 
 def count_traces(store: Store, *, source: str | None = None) -> int:
@@ -88,38 +129,70 @@ def count_traces(store: Store, *, source: str | None = None) -> int:
 
 
 def delete_trace(store: Store, trace_id: str) -> None:
-    """Remove one trace; frozen datasets keep their rows. Raises NotFound."""
+    """Remove one trace with its scores; frozen datasets keep their rows. Raises NotFound."""
     with store.write() as connection:
-        if connection.execute(delete(traces).where(traces.c.id == trace_id)).rowcount == 0:
+        row = connection.execute(select(traces.c.seq, traces.c.payload).where(traces.c.id == trace_id)).one_or_none()
+        if row is None or connection.execute(delete(traces).where(traces.c.id == trace_id)).rowcount == 0:
             raise NotFound(f"Trace {trace_id} not found")
+        trace = decode_payload(row.payload)
+        forget_facets(connection, row.seq, trace_facets(trace))
+        forget_words(connection, row.seq, trace_words(trace))
+        connection.execute(delete(trace_scores).where(trace_scores.c.trace_id == trace_id))
 
 
-def trace_id(content_hash: str) -> str:
-    """The UUID (version 8, RFC 9562) that stands for this content: 122 bits of the hash.
+def index_stored_traces(connection: Connection) -> None:
+    """Fill the indexes of facets and words for every stored trace."""
+    last = 0
+    query = text("SELECT seq, payload FROM traces WHERE seq > :last ORDER BY seq LIMIT :size")
+    while rows := connection.execute(query, {"last": last, "size": LOOKUP_SIZE}).all():
+        stored = [(row.seq, decode_payload(row.payload)) for row in rows]
+        index_facets(connection, ((seq, trace_facets(trace)) for seq, trace in stored))
+        index_words(connection, [(seq, trace_words(trace)) for seq, trace in stored])
+        last = rows[-1].seq
 
-    >>> trace_id("0123456789abcdef" * 4)
-    '01234567-89ab-8def-8123-456789abcdef'
-    """
-    digits = content_hash
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+
+class _Entry:
+    """A row to be stored, with what the indexes hold of it."""
+
+    __slots__ = ("facets", "row", "words")
+
+    def __init__(self, row: dict[str, Any], trace: Trace) -> None:
+        self.row, self.facets, self.words = row, trace_facets(trace), trace_words(trace)
 
 
-def _encode(trace: Trace, created_at: str) -> dict[str, Any]:
-    try:
-        payload = canonical_json(trace.to_json())
-    except (TypeError, ValueError) as error:
-        raise InputError(f"trace: not storable as JSON ({error}), got prompt {trace.prompt[:60]!r}") from error
-    content_hash = hashlib.sha256(payload).hexdigest()
-    source = trace.meta.get("source") if trace.meta else None
-    return {
-        "id": trace_id(content_hash),
-        "content_hash": content_hash,
-        "created_at": created_at,
-        "trace_version": trace.trace_version,
-        "source": source if isinstance(source, str) else None,
-        "payload": payload.decode(),
-    }
+def _insert(connection: Connection, fresh: Mapping[str, _Entry]) -> tuple[str, ...]:
+    """The ids that no other writer has stored meanwhile, which this one now has."""
+    known = _known_ids(connection, tuple(fresh)) if connection.dialect.name == "sqlite" else set()
+    numbered = dict(zip((i for i in fresh if i not in known), _next_seqs(connection, len(fresh)), strict=False))
+    if not numbered:
+        return ()
+    connection.execute(insert(traces), [{**fresh[row_id].row, "seq": seq} for row_id, seq in numbered.items()])
+    index_facets(connection, ((seq, fresh[row_id].facets) for row_id, seq in numbered.items()))
+    index_words(connection, [(seq, fresh[row_id].words) for row_id, seq in numbered.items()])
+    return tuple(numbered)
+
+
+def _next_seqs(connection: Connection, count: int) -> Sequence[int]:
+    # The one writer may number rows itself; AUTOINCREMENT remembers the highest number ever given.
+    last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'traces'").scalar() or 0
+    return range(last + 1, last + 1 + count)
+
+
+def _matching(
+    store: Store, connection: Connection, seqs: Iterator[int], filters: Mapping[str, Any]
+) -> Iterator[TraceRow]:
+    """Rows that truly match: different values may share a facet."""
+    while some := list(islice(seqs, CHECKED_AT_ONCE)):
+        for row in _rows(store, connection, some):
+            if matches(row.stored.trace, filters):
+                yield row
+
+
+def _rows(store: Store, connection: Connection, seqs: Sequence[int]) -> Iterator[TraceRow]:
+    found = {row[0]: row for row in connection.execute(select(*COLUMNS).where(traces.c.seq.in_(seqs)))}
+    for seq in seqs:
+        if seq in found:
+            yield TraceRow(seq, decode_row(store.where, *found[seq][1:]))
 
 
 def _known_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
@@ -128,11 +201,3 @@ def _known_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
         some = ids[start : start + LOOKUP_SIZE]
         known.update(connection.scalars(select(traces.c.id).where(traces.c.id.in_(some))))
     return known
-
-
-def _decode(store: Store, row_id: str, created_at: str, content_hash: str, payload: str) -> StoredTrace:
-    if hashlib.sha256(payload.encode()).hexdigest() != content_hash:
-        raise Corrupt(f"{store.path}: the bytes of trace {row_id} differ from their sha256; restore from a backup")
-    fields = json.loads(payload)
-    fields["steps"] = tuple(Step(**step) for step in fields["steps"])
-    return StoredTrace(row_id, created_at, Trace(**fields))

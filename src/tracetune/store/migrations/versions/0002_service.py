@@ -3,6 +3,9 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tracetune.store.traces import index_stored_traces
+from tracetune.store.words import create_word_table
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -134,11 +137,23 @@ def _create_trace_tables() -> None:
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
         sqlite_with_rowid=False,
     )
+    create_word_table(op.get_bind())
+    index_stored_traces(op.get_bind())
 
 
 def downgrade() -> None:
     """Drop what was added; `runs` becomes the table it was, empty."""
-    added = ("trace_facets", "trace_scores", "answers", "tokens", "baselines", "models", "evaluations", "runs")
+    added = (
+        "trace_words",
+        "trace_facets",
+        "trace_scores",
+        "answers",
+        "tokens",
+        "baselines",
+        "models",
+        "evaluations",
+        "runs",
+    )
     for name in added:
         op.drop_table(name)
     op.create_table(

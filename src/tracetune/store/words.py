@@ -1,0 +1,123 @@
+"""Words of traces: the same words on every database, whatever its own text search would do.
+
+A word is a run of letters and digits, case and Unicode form aside; a Chinese or Japanese sign is a word of
+its own. The first 200,000 characters of a trace are indexed, and of a word its first 40.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from tracetune.core.errors import InputError
+from tracetune.core.trace import Trace
+
+MAX_TRACE_CHARS = 200_000
+MAX_WORD_CHARS = 40
+# PostgreSQL keeps at most 1 MiB of words a row.
+MAX_WORDS_BYTES = 500_000
+MAX_QUERY_WORDS = 32
+_SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_SIGNS}]|[^\W_{_SIGNS}]+")
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+
+
+def trace_words(trace: Trace) -> list[str]:
+    """The distinct words of prompt, final answer and steps, in order of appearance."""
+    words = split_words(_learnt_text(trace))
+    if len(words) * MAX_WORD_CHARS * 4 <= MAX_WORDS_BYTES:
+        return words
+    return list(_within(words, MAX_WORDS_BYTES))
+
+
+def query_words(query: str) -> list[str]:
+    """The words that a trace must all have. Raises InputError for a query without words, or with too many."""
+    words = split_words(query[:MAX_TRACE_CHARS])
+    if not 1 <= len(words) <= MAX_QUERY_WORDS:
+        raise InputError(f"q: needs 1 to {MAX_QUERY_WORDS} words of letters or digits, got {len(words)}")
+    return words
+
+
+def split_words(text: str) -> list[str]:
+    """Distinct words in order.
+
+    >>> split_words("Tom's 3 apples; tom_cat ÉTÉ 苹果")
+    ['tom', 's', '3', 'apples', 'cat', 'été', '苹', '果']
+    """
+    if text.isascii():
+        found = _ASCII_WORD.findall(text.lower())
+    else:
+        found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return list(dict.fromkeys(word[:MAX_WORD_CHARS] for word in found))
+
+
+def _learnt_text(trace: Trace) -> str:
+    parts = [trace.prompt, trace.final_answer]
+    room = MAX_TRACE_CHARS - len(trace.prompt) - len(trace.final_answer)
+    for step in trace.steps:
+        if room <= 0:
+            break
+        parts.append(step.content[:room])
+        room -= len(step.content) + 1
+    return "\n".join(parts)[:MAX_TRACE_CHARS]
+
+
+def _within(words: Iterable[str], num_bytes: int) -> Iterable[str]:
+    for word in words:
+        num_bytes -= len(word.encode())
+        if num_bytes < 0:
+            return
+        yield word
+
+
+def index_words(connection: Connection, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
+    """Index (seq, words) of new traces."""
+    joined = [(seq, " ".join(words)) for seq, words in rows]
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("INSERT INTO trace_words (rowid, words) VALUES (?, ?)", joined)
+        return
+    values = {"seqs": [seq for seq, _ in joined], "words": [words for _, words in joined]}
+    connection.exec_driver_sql(
+        "INSERT INTO trace_words (seq, words) SELECT seq, array_to_tsvector(string_to_array(words, ' ')) "
+        "FROM unnest(%(seqs)s::bigint[], %(words)s::text[]) AS given (seq, words)",
+        values,
+    )
+
+
+def forget_words(connection: Connection, seq: int, words: Sequence[str]) -> None:
+    """Take a trace out of the index; SQLite's keeps no text, so it must be told the words again."""
+    if connection.dialect.name == "sqlite":
+        sql = "INSERT INTO trace_words (trace_words, rowid, words) VALUES ('delete', ?, ?)"
+        connection.exec_driver_sql(sql, (seq, " ".join(words)))
+    else:
+        connection.exec_driver_sql("DELETE FROM trace_words WHERE seq = %s", (seq,))
+
+
+class WordMatch(NamedTuple):
+    """Where a search for words reads: a table with the number `seq`, a condition, and its `:query`."""
+
+    table: str
+    condition: str
+    query: str
+
+
+def word_match(connection: Connection, words: Sequence[str]) -> WordMatch:
+    """The traces that have all of `words`; a word has no character that would need escaping."""
+    if connection.dialect.name == "sqlite":
+        table = "(SELECT rowid AS seq, trace_words FROM trace_words)"
+        return WordMatch(table, "trace_words MATCH :query", " AND ".join(f'"{word}"' for word in words))
+    return WordMatch("trace_words", "words @@ CAST(:query AS tsquery)", " & ".join(f"'{word}'" for word in words))
+
+
+def create_word_table(connection: Connection) -> None:
+    """The index in the database's own kind; both hold words alone, without places or texts."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(
+            "CREATE VIRTUAL TABLE trace_words USING fts5("
+            "words, content='', columnsize=0, detail=none, tokenize='ascii')"
+        )
+    else:
+        connection.exec_driver_sql("CREATE TABLE trace_words (seq BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)")
+        connection.exec_driver_sql("CREATE INDEX ix_trace_words_words ON trace_words USING gin (words)")
