@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-from tracetune.core.errors import Conflict
 from tracetune.store.database import WAIT_SECONDS, Store, connect, database_url
-from tracetune.store.migrate import needs_upgrade
 from tracetune.store.postgres import require_utf8
-from tracetune.store.upgrade import upgrade_store
+from tracetune.store.upgrade import require_current, upgrade_store
 
 # By process id too: a forked child must not speak over its parent's connections.
 Key = tuple[int, str]
@@ -69,5 +67,4 @@ def _make_ready(store: Store) -> None:
         return
     with store.read() as connection:
         require_utf8(connection, store.where)
-        if needs_upgrade(connection, store.where):
-            raise Conflict(f"{store.where}: its schema is older than this tracetune; run tracetune db upgrade")
+    require_current(store)

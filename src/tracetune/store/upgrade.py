@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from tracetune.core.durable import fsync_path
+from tracetune.core.errors import Conflict
 from tracetune.store.backup import back_up
 from tracetune.store.database import Store, connect, database_url
 from tracetune.store.faults import own_errors
@@ -37,6 +38,11 @@ class DatabaseStatus(NamedTuple):
         """Whether the doors can open it as it is."""
         return self.revision == self.newest
 
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer tracetune has upgraded it."""
+        return self.revision is not None and self.revision not in known_revisions()
+
 
 def database_status(home: Path | None = None, url: str | None = None) -> DatabaseStatus:
     """What stands there; nothing is created or changed. Raises StorageError when it is away."""
@@ -52,6 +58,13 @@ def upgrade_database(home: Path | None = None, url: str | None = None) -> Upgrad
     """Upgrade the database that is meant. Raises Conflict when it is newer than this code."""
     with connect(database_url(home, url)) as store:
         return upgrade_store(store)
+
+
+def require_current(store: Store) -> None:
+    """Raise Conflict unless the schema is this code's: whoever upgrades a PostgreSQL decides when."""
+    with store.read() as connection:
+        if needs_upgrade(connection, store.where):
+            raise Conflict(f"{store.where}: its schema is older than this tracetune; run tracetune db upgrade")
 
 
 def upgrade_store(store: Store) -> Upgrade:
