@@ -1,22 +1,57 @@
 """The service: guard, error table and every router, over one open store."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
 
 from tracetune.api import health
 from tracetune.api.errors import add_error_handlers
+from tracetune.api.guard import Guard
+from tracetune.api.metrics import Metrics
 from tracetune.api.settings import ServiceSettings
+from tracetune.app.service import running_service
 
 ROUTERS = (health.router,)
 
 
+class Service(FastAPI):
+    """FastAPI behind our guard. Even the answer to an unforeseen error passes it and gets its headers."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Everything FastAPI has, wrapped whole."""
+        inner = super().build_middleware_stack()
+        return Guard(inner, self.state.settings, draining=self.state.draining, metrics=self.state.metrics)
+
+    def openapi(self) -> dict[str, Any]:
+        """The schema, with the security scheme that rules name."""
+        schema = super().openapi()
+        schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
+        schema.setdefault("components", {}).setdefault("securitySchemes", schemes)
+        return schema
+
+
 def create_service(settings: ServiceSettings) -> FastAPI:
-    """An ASGI application; the store opens when it starts and closes when it has drained."""
-    app = FastAPI(title="Tracetune", version=version("tracetune"), lifespan=_lifespan, redirect_slashes=False)
+    """An ASGI application; the store opens when it starts and closes when it has drained.
+
+    `app.state.draining` is an `asyncio.Event`, set when the process was asked to end: streams end then.
+    """
+    # The schema is a route like any other (`api.health`); Swagger's page would load scripts from elsewhere.
+    app = Service(
+        title="Tracetune",
+        version=version("tracetune"),
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        openapi_url=None,
+    )
     app.state.settings = settings
+    app.state.draining = asyncio.Event()
+    app.state.metrics = Metrics()
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -25,5 +60,11 @@ def create_service(settings: ServiceSettings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    del app
-    yield
+    settings = app.state.settings
+    held = running_service(settings.home, run_slots=settings.run_slots)
+    await run_in_threadpool(held.__enter__)
+    try:
+        yield
+    finally:
+        app.state.draining.set()
+        await run_in_threadpool(held.__exit__, None, None, None)

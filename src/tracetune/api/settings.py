@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 def _trace_max_bytes() -> int:
@@ -17,7 +18,7 @@ class ServiceSettings:
     """`home` holds the database (unless DATABASE_URL names another), datasets, runs and models. Sizes are bytes.
 
     A bind beyond this machine always requires a token. `allowed_hosts` are exact names a request may be for,
-    besides this machine's.
+    besides this machine's and the address it binds.
     """
 
     home: Path
@@ -27,6 +28,7 @@ class ServiceSettings:
     allowed_hosts: tuple[str, ...] = ()
     trace_max_bytes: int = field(default_factory=_trace_max_bytes)
     body_max_bytes: int = 32 * 2**20
+    max_in_flight: int = 128
     run_slots: int = 1
     drain_seconds: float = 8.0
 
@@ -34,6 +36,12 @@ class ServiceSettings:
     def token_required(self) -> bool:
         """Whether a request without a token is refused."""
         return self.require_token or not is_loopback(self.host)
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names, lower case and without a port, that a request may be for."""
+        bound = () if self.host in ANY_ADDRESS else (f"[{self.host}]" if ":" in self.host else self.host,)
+        return frozenset(name.lower() for name in (*LOCAL_HOSTS, *bound, *self.allowed_hosts))
 
 
 def is_loopback(host: str) -> bool:

@@ -2,7 +2,7 @@
 
 import typer
 
-from tracetune.cli import dataset, evaluation, grpo, ingest, quickstart, rollouts, score, train
+from tracetune.cli import dataset, db, evaluation, grpo, ingest, quickstart, rollouts, score, serve, train
 from tracetune.cli.errors import told_errors
 
 app = typer.Typer(
@@ -12,12 +12,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 START, RECORDS, MODELS = "Start here", "Traces and datasets", "Train and measure"
+SERVICE = "The service"
 
 app.command(rich_help_panel=START)(quickstart.demo)
 app.command(rich_help_panel=START)(quickstart.doctor)
 app.command(rich_help_panel=RECORDS)(ingest.ingest)
 app.command("make-traces", rich_help_panel=RECORDS)(ingest.make_traces)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=RECORDS)
+app.add_typer(db.app, name="db", rich_help_panel=RECORDS)
 app.command(rich_help_panel=MODELS)(train.sft)
 app.command("train", context_settings=grpo.UNTOUCHED, rich_help_panel=MODELS)(grpo.train)
 app.command(rich_help_panel=MODELS)(train.reproduce)
@@ -26,6 +28,7 @@ evaluation.app.command(context_settings=grpo.UNTOUCHED)(grpo.checkpoint)
 app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(score.score)
 app.command(rich_help_panel=MODELS)(score.generate)
+app.command(rich_help_panel=SERVICE)(serve.serve)
 
 
 def main() -> None:

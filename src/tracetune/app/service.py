@@ -1,0 +1,45 @@
+"""What a long-lived service holds open, and whether it may be sent work."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tracetune.core.errors import TracetuneError
+from tracetune.core.home import home_folder
+from tracetune.store.open import open_store
+
+LEAST_FREE_BYTES = 256 * 2**20
+
+
+class Readiness(NamedTuple):
+    """Each False names what is missing; the schema is checked whenever a store is opened."""
+
+    database: bool
+    disk: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served."""
+        return self.database and self.disk
+
+
+@contextmanager
+def running_service(home: Path, *, run_slots: int) -> Iterator[None]:
+    """Hold the store open, so that no request waits for it; its schema is brought up to date first."""
+    del run_slots
+    home_folder(home).mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open_store(home):
+        yield
+
+
+def readiness(home: Path) -> Readiness:
+    """Does the database answer, and is there room to write?"""
+    try:
+        with open_store(home) as store, store.read() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        database = True
+    except TracetuneError:
+        database = False
+    return Readiness(database=database, disk=shutil.disk_usage(home_folder(home)).free >= LEAST_FREE_BYTES)
