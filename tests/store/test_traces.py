@@ -1,11 +1,11 @@
 """The store keeps what it is given, once, and gives it back; a killed writer loses only its own batch."""
 
-import sqlite3
 import string
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from tracetune.core.errors import Corrupt, InputError, NotFound
 from tracetune.core.trace import Step, Trace
@@ -16,12 +16,6 @@ from tracetune.store.traces import add_traces, count_traces, delete_trace, get_t
 
 def trace(number: int = 0, **meta) -> Trace:
     return Trace("1.0", f"What is {number} + 1?", str(number + 1), (Step(0, "compute", f"{number}+1"),), meta or None)
-
-
-@pytest.fixture
-def store(home):
-    with open_store() as opened:
-        yield opened
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
@@ -117,9 +111,9 @@ def test_a_deleted_trace_is_gone_and_can_come_back(store):
 
 def test_changed_bytes_are_refused_by_name(store):
     one, other = add_traces(store, [trace(1), trace(2)]).ids
-    with sqlite3.connect(store.where) as raw:
-        raw.execute("UPDATE traces SET payload = replace(payload, '\"2\"', '\"3\"') WHERE id = ?", (one,))
-    raw.close()
+    with store.write() as connection:
+        sql = "UPDATE traces SET payload = replace(payload, '\"2\"', '\"3\"') WHERE id = :id"
+        connection.execute(text(sql), {"id": one})
     with pytest.raises(Corrupt, match=one):
         get_trace(store, one)
     assert get_trace(store, other).trace == trace(2)

@@ -16,10 +16,10 @@ MAX_DISTINCT = 200
 
 
 class FacetCount(NamedTuple):
-    """A value and how many traces have it; `count` stops at 10,000."""
+    """A value and how many traces have it; `num_traces` stops at 10,000."""
 
     value: str | int | float | bool | None
-    count: int
+    num_traces: int
 
 
 def facet_counts(store: Store, key: str, limit: int = 20) -> list[FacetCount]:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from tracetune.core.filters import VERSION_KEY, AnyOf
 from tracetune.core.trace import Trace
+from tracetune.store.bulk import insert_rows
 
 # Facets of the store's own; no path hashes to 0.
 EVERY = 0
@@ -58,8 +59,7 @@ def index_facets(connection: Connection, rows: Iterable[tuple[int, Iterable[int]
     """Index (seq, facets) of new traces."""
     # In the index's own order, so that neighbours are written to one page.
     pairs = sorted((number, seq) for seq, facets in rows for number in facets)
-    mark = "?" if connection.dialect.name == "sqlite" else "%s"
-    connection.exec_driver_sql(f"INSERT INTO trace_facets (facet, seq) VALUES ({mark}, {mark})", pairs)
+    insert_rows(connection, "trace_facets", ("facet", "seq"), pairs)
 
 
 def forget_facets(connection: Connection, seq: int, facets: Iterable[int]) -> None:

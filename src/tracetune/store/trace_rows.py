@@ -12,6 +12,10 @@ from tracetune.store.tables import traces
 COLUMNS = (traces.c.seq, traces.c.id, traces.c.created_at, traces.c.content_hash, traces.c.payload)
 
 
+# What `encode_row` gives, in its order.
+ROW_COLUMNS = ("id", "content_hash", "created_at", "trace_version", "source", "payload")
+
+
 def trace_id(content_hash: str) -> str:
     """The UUID (version 8, RFC 9562) that stands for this content: 122 bits of the hash.
 

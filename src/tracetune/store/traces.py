@@ -8,17 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, text
+from sqlalchemy import Connection, delete, func, select, text
 
 from tracetune.core.errors import NotFound
 from tracetune.core.filters import matches
 from tracetune.core.ids import utc_now
 from tracetune.core.trace import StoredTrace, Trace
+from tracetune.store.bulk import insert_rows
 from tracetune.store.facets import forget_facets, index_facets, trace_facets
 from tracetune.store.open import Store
 from tracetune.store.search import MAX_SEQ, indexes, iter_seqs
 from tracetune.store.tables import trace_scores, traces
-from tracetune.store.trace_rows import COLUMNS, decode_payload, decode_row, encode_row
+from tracetune.store.trace_rows import COLUMNS, ROW_COLUMNS, decode_payload, decode_row, encode_row
 from tracetune.store.words import forget_words, index_words, trace_words
 
 LOOKUP_SIZE = 1_000
@@ -162,20 +163,25 @@ class _Entry:
 
 def _insert(connection: Connection, fresh: Mapping[str, _Entry]) -> tuple[str, ...]:
     """The ids that no other writer has stored meanwhile, which this one now has."""
-    known = _known_ids(connection, tuple(fresh)) if connection.dialect.name == "sqlite" else set()
-    numbered = dict(zip((i for i in fresh if i not in known), _next_seqs(connection, len(fresh)), strict=False))
-    if not numbered:
+    known = _known_ids(connection, tuple(fresh))
+    wanted = [row_id for row_id in fresh if row_id not in known]
+    if not wanted:
         return ()
-    connection.execute(insert(traces), [{**fresh[row_id].row, "seq": seq} for row_id, seq in numbered.items()])
-    index_facets(connection, ((seq, fresh[row_id].facets) for row_id, seq in numbered.items()))
-    index_words(connection, [(seq, fresh[row_id].words) for row_id, seq in numbered.items()])
-    return tuple(numbered)
+    numbered = [(seq, fresh[row_id]) for seq, row_id in zip(_next_seqs(connection, len(wanted)), wanted, strict=True)]
+    insert_rows(connection, "traces", ("seq", *ROW_COLUMNS), ((seq, *entry.row.values()) for seq, entry in numbered))
+    index_facets(connection, ((seq, entry.facets) for seq, entry in numbered))
+    index_words(connection, [(seq, entry.words) for seq, entry in numbered])
+    return tuple(wanted)
 
 
 def _next_seqs(connection: Connection, count: int) -> Sequence[int]:
-    # The one writer may number rows itself; AUTOINCREMENT remembers the highest number ever given.
-    last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'traces'").scalar() or 0
-    return range(last + 1, last + 1 + count)
+    """Ascending numbers never given before: only one transaction writes at a time."""
+    if connection.dialect.name == "sqlite":
+        # AUTOINCREMENT remembers the highest number that ever stood in the table.
+        last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'traces'").scalar() or 0
+        return range(last + 1, last + 1 + count)
+    query = text("SELECT nextval(pg_get_serial_sequence('traces', 'seq')) FROM generate_series(1, :count)")
+    return sorted(connection.scalars(query, {"count": count}))
 
 
 def _matching(

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from tracetune.core.errors import InputError
 from tracetune.core.trace import Trace
+from tracetune.store.bulk import insert_rows
 
 MAX_TRACE_CHARS = 200_000
 MAX_WORD_CHARS = 40
@@ -74,16 +75,13 @@ def _within(words: Iterable[str], num_bytes: int) -> Iterable[str]:
 
 def index_words(connection: Connection, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
     """Index (seq, words) of new traces."""
-    joined = [(seq, " ".join(words)) for seq, words in rows]
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("INSERT INTO trace_words (rowid, words) VALUES (?, ?)", joined)
-        return
-    values = {"seqs": [seq for seq, _ in joined], "words": [words for _, words in joined]}
-    connection.exec_driver_sql(
-        "INSERT INTO trace_words (seq, words) SELECT seq, array_to_tsvector(string_to_array(words, ' ')) "
-        "FROM unnest(%(seqs)s::bigint[], %(words)s::text[]) AS given (seq, words)",
-        values,
-    )
+        joined = ((seq, " ".join(words)) for seq, words in rows)
+        insert_rows(connection, "trace_words", ("rowid", "words"), joined)
+    else:
+        # The text form of a tsvector, whose words the database then sorts: every word in quotes, none has one.
+        vectors = ((seq, "'" + "' '".join(words) + "'" if words else "") for seq, words in rows)
+        insert_rows(connection, "trace_words", ("seq", "words"), vectors)
 
 
 def forget_words(connection: Connection, seq: int, words: Sequence[str]) -> None:
