@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from tracetune.app.datasets import register_evalset
 from tracetune.app.runs import read_manifest
 from tracetune.app.training_data import instruct_prompt
+from tracetune.config.evaluation import EvaluationSettings
 from tracetune.config.schema import OutputSettings
 from tracetune.core.errors import Conflict, InputError
 from tracetune.core.ids import file_hash
@@ -64,20 +65,51 @@ def evaluate(
     say = say or _silent
     problems = read_evalset(eval_set)
     _register(eval_set, problems, home)
-    problems = problems[:max_examples]
+    settings = EvaluationSettings(
+        seed=seed,
+        max_examples=max_examples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        batch_size=batch_size,
+        system_instruction=system_instruction,
+    )
+    facts = {"eval_set": eval_set.name, "eval_set_hash": file_hash(eval_set)}
+    return measure(model_name, problems, output, settings, facts=facts, say=say)
+
+
+def measure(
+    model_name: str,
+    problems: Sequence[Problem],
+    output: Path,
+    settings: EvaluationSettings,
+    *,
+    facts: Mapping[str, Any],
+    say: Say,
+    called: str | None = None,
+) -> EvalResult:
+    """Answer and grade problems that are in memory, and write `output`; `facts` stand in each answer's meta.
+
+    `called` is what the answers name the model, None for the name that it has.
+    """
     prompting = prompting_of(model_name, output, say=say)
-    if system_instruction is not None:
-        prompting = prompting._replace(system_instruction=system_instruction)
+    if settings.system_instruction is not None:
+        prompting = prompting._replace(system_instruction=settings.system_instruction)
     model = load_model(prompting.base_model if model_name == BASE else model_name)
     if model_name == BASE:
         say(f"base is {model.name}")
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
-    answer = partial(_answer, model=model, prompting=prompting, sampling=sampling, batch_size=batch_size, say=say)
-    meta = {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, "model_fingerprint": model.fingerprint}
-    meta |= {"eval_set": eval_set.name, "eval_set_hash": file_hash(eval_set)}
+    drawing = {"seed": settings.seed, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    answer = partial(
+        _answer,
+        model=model,
+        prompting=prompting,
+        sampling=Sampling(**drawing),
+        batch_size=settings.batch_size,
+        say=say,
+    )
+    meta = {**drawing, "model_fingerprint": model.fingerprint, **facts}
     if prompting.system_instruction:
         meta["system_instruction"] = prompting.system_instruction
-    result = run.evaluate(problems, answer, model=model.name, meta=meta)
+    result = run.evaluate(problems[: settings.max_examples], answer, model=called or model.name, meta=meta)
     write_result(result, output)
     return result
 

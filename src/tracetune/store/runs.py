@@ -24,7 +24,7 @@ LEASE_SECONDS = 30.0
 MAX_ATTEMPTS = 2
 # An advisory lock of PostgreSQL, held while one supervisor counts what its machine runs and claims the next.
 _CLAIM_LOCK = 7_412_003
-GONE = "its process ended without a word, twice; the end of its log may tell why"
+GONE = "its process ended without a word; the end of its log may tell why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +180,16 @@ def release_run(store: Store, run_id: str, owner: str) -> StoredRun | None:
         return _give_back(connection, row, attempts=row.attempts - 1)
 
 
-def bury_run(store: Store, run_id: str, owner: str, *, reason: str | None = None) -> StoredRun | None:
+def bury_run(
+    store: Store, run_id: str, owner: str, *, reason: str = GONE, exit_code: int | None = None
+) -> StoredRun | None:
     """A run whose process is known to be dead: queued again at its first death, failed at its next.
 
     None when it is no longer this owner's.
     """
     with store.write() as connection:
         row = connection.execute(_owned(run_id, owner)).one_or_none()
-        return None if row is None else _after_death(connection, row, reason or GONE)
+        return None if row is None else _after_death(connection, row, reason, exit_code)
 
 
 def expire_leases(store: Store) -> list[StoredRun]:
@@ -199,7 +201,7 @@ def expire_leases(store: Store) -> list[StoredRun]:
             return []
     with store.write() as connection:
         rows = connection.execute(expired.with_for_update(skip_locked=True)).all()
-        return [_after_death(connection, row, GONE) for row in rows]
+        return [_after_death(connection, row, GONE, None) for row in rows]
 
 
 def running_on(store: Store, machine: str) -> list[StoredRun]:
@@ -260,12 +262,10 @@ def _same_request(known: Row[Any], kind: str, spec: str) -> StoredRun:
     return _stored(known)
 
 
-def _after_death(connection: Connection, row: Row[Any], reason: str) -> StoredRun:
-    if row.cancel_requested:
-        return _change(connection, row.run_id, **_ended("cancelled"), exit_reason="cancelled")
-    if row.attempts >= MAX_ATTEMPTS:
-        return _change(connection, row.run_id, **_ended("failed"), exit_reason=reason)
-    return _give_back(connection, row, attempts=row.attempts)
+def _after_death(connection: Connection, row: Row[Any], reason: str, exit_code: int | None) -> StoredRun:
+    if row.attempts < MAX_ATTEMPTS or row.cancel_requested:
+        return _give_back(connection, row, attempts=row.attempts)
+    return _change(connection, row.run_id, **_ended("failed"), exit_reason=reason, exit_code=exit_code)
 
 
 def _give_back(connection: Connection, row: Row[Any], *, attempts: int) -> StoredRun:
