@@ -19,7 +19,7 @@ def compare(before: EvalResult, after: EvalResult, *, confidence: float = 0.95, 
     An item without a score on either side is named in `unscored` and counts nowhere: it is not a zero.
     Raises InputError when the two cannot be paired.
     """
-    matched, unpaired = _match(before, after)
+    matched, unpaired = match_items(before, after)
     pairs = tuple(pair for pair in matched if _scored(pair))
     unscored = tuple(f"{pair.before.eval_id} ({_unscored_side(pair)})" for pair in matched if not _scored(pair))
     if not pairs:
@@ -65,7 +65,11 @@ def verdict(delta: float, p_value: float, *, alpha: float = 0.05) -> Verdict:
     return "improved" if delta > 0 else "regressed"
 
 
-def _match(before: EvalResult, after: EvalResult) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+def match_items(before: EvalResult, after: EvalResult) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """The items that both have, scored or not, and what only one has, with its side.
+
+    Raises InputError for a repeated id, and for a different question or expected answer under one id.
+    """
     befores, afters = _by_id(before, "before"), _by_id(after, "after")
     pairs = tuple(_same_question(Pair(item, afters[key])) for key, item in befores.items() if key in afters)
     only_before = [f"{key} (before only)" for key in befores if key not in afters]

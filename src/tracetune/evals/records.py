@@ -87,7 +87,7 @@ def write_result(result: EvalResult, path: Path) -> None:
 
 
 def read_result(path: Path, *, grade: Grade, problems: Sequence[Problem] = ()) -> EvalResult:
-    """Read a file of `write_result`, or of the older systems.
+    """Read a file of `write_result`, or of the older systems. How each answer ended is in `meta["items"]`.
 
     A row without a recorded verdict is graded now; one without `meta.expected_answer` takes it, and what else
     is missing, from the problem of the same id. Raises InputError with file and line, NotFound for no file.
@@ -96,6 +96,7 @@ def read_result(path: Path, *, grade: Grade, problems: Sequence[Problem] = ()) -
         raise NotFound(f"{path}: no such evaluation; write one with `tracetune eval run`")
     known = {problem.id: problem for problem in problems}
     items: dict[str, EvalItem] = {}
+    endings: dict[str, Mapping[str, Any]] = {}
     models: dict[str, None] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -107,12 +108,13 @@ def read_result(path: Path, *, grade: Grade, problems: Sequence[Problem] = ()) -
             if item.eval_id in items:
                 raise InputError(f"{where}: eval_id {item.eval_id!r} occurs twice; keep one row per item")
             items[item.eval_id] = item
+            endings[item.eval_id] = _ending(trace.meta or {})
             models.setdefault(str((trace.meta or {}).get("model") or path.stem))
     if not items:
         raise InputError(f"{path}: holds no rows; evaluate a model into it first")
     if len(models) > 1:
         raise InputError(f"{path}: rows of {len(models)} models ({', '.join(models)}); keep one model per file")
-    return EvalResult(model=next(iter(models)), items=tuple(items.values()), meta={"path": str(path)})
+    return EvalResult(model=next(iter(models)), items=tuple(items.values()), meta={"path": str(path), "items": endings})
 
 
 def _json(line: bytes, where: str) -> Any:
@@ -141,6 +143,12 @@ def _item(trace: Trace, known: Mapping[str, Problem], grade: Grade, where: str) 
         category=_optional_text(meta, "category", where) or (problem.category if problem else None),
         difficulty=_optional_text(meta, "difficulty", where) or (problem.difficulty if problem else None),
     )
+
+
+def _ending(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the answer ended, of what `evals.run` records; a field of another type is left out."""
+    kinds = {"stop_reason": str, "num_tokens": int}
+    return {name: meta[name] for name, kind in kinds.items() if isinstance(meta.get(name), kind)}
 
 
 def _response(meta: Mapping[str, Any], final_answer: str, where: str) -> str:

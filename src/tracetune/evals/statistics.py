@@ -1,7 +1,7 @@
-"""Statistics of paired right-or-wrong answers: exact test, intervals, power. SciPy is imported at first use.
+"""Statistics of paired answers: exact tests, intervals, power. SciPy is imported at first use.
 
-Everything here needs only the counts of a paired 2×2 table: `fixed` (wrong before, right after), `broken`
-(right before, wrong after) and `total` pairs.
+Right or wrong needs only the counts of a paired 2×2 table: `fixed` (wrong before, right after), `broken`
+(right before, wrong after) and `total` pairs. Lengths and other amounts come as one number an item.
 """
 
 import math
@@ -134,6 +134,54 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return tuple(adjusted)
+
+
+def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """Student's interval for the mean of amounts; for paired amounts give the differences.
+
+    A single value says nothing about its spread, so its interval is unbounded. Raises ValueError for none.
+    """
+    if len(values) == 0:
+        raise ValueError("mean_interval: needs at least one value")
+    if len(values) == 1:
+        return Interval(-math.inf, math.inf)
+    from scipy.stats import t
+
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return Interval(mean - half, mean + half)
+
+
+def sign_flip_p(differences: Sequence[float], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> float:
+    """Two-sided p of "the paired differences are as often one way as the other" (Fisher 1935).
+
+    Every sign is flipped by chance and the mean compared with the observed one: in all ways when these are few, else
+    in `num_resamples` drawn by `seed`, of which the observed is one. 1.0 when nothing differs.
+    """
+    values = np.array([value for value in differences if value != 0.0], float)
+    if len(values) == 0:
+        return 1.0
+    if 2 ** len(values) <= num_resamples:
+        numbers = np.arange(2 ** len(values))[:, None]
+        signs = 1.0 - 2.0 * ((numbers >> np.arange(len(values))) & 1)
+        sums = signs @ values
+    else:
+        # In blocks: all signs of a large evaluation at once would be gigabytes.
+        random = np.random.default_rng(seed)
+        blocks = [_flipped_sums(values, random, count) for count in _block_sizes(num_resamples - 1, len(values))]
+        sums = np.concatenate([*blocks, [values.sum()]])
+    # Sums that are equal on paper may differ in their last bits.
+    return float(np.mean(np.abs(sums) >= abs(values.sum()) * (1 - 1e-12)))
+
+
+def _flipped_sums(values: np.ndarray, random: np.random.Generator, count: int) -> np.ndarray:
+    return (1.0 - 2.0 * random.integers(0, 2, (count, len(values)), np.int8)) @ values
+
+
+def _block_sizes(total: int, width: int) -> list[int]:
+    """`total` rows of `width` numbers in blocks of about a million numbers."""
+    size = max(1, 2**20 // width)
+    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def _z(confidence: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from sqlalchemy import insert, select
 
-from tracetune.core.errors import Conflict, InputError
+from tracetune.core.errors import Conflict, InputError, NotFound
 from tracetune.core.ids import canonical_json, content_hash, utc_now
 from tracetune.core.values import EvalSet, Problem
 from tracetune.store.open import Store
@@ -41,6 +41,16 @@ def register_evalset(store: Store, name: str, problems: Sequence[Problem]) -> Ev
                 "register the new problems under a new name"
             )
     return new
+
+
+def get_evalset(store: Store, name: str) -> EvalSet:
+    """One registered eval set. Raises NotFound."""
+    query = select(eval_sets.c.content_hash, eval_sets.c.problems).where(eval_sets.c.name == name)
+    with store.read() as connection:
+        row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"Eval set {name[:MAX_NAME_CHARS]} not found")
+    return EvalSet(name, row.content_hash, tuple(Problem(**problem) for problem in json.loads(row.problems)))
 
 
 def iter_evalsets(store: Store) -> Iterator[EvalSet]:

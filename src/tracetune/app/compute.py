@@ -1,0 +1,148 @@
+"""Models behind a pipe: chat and token views are computed by child processes, so the service never loads JAX.
+
+A child starts at the first question, answers one at a time, and ends by itself after some idle minutes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tracetune.app.registry import resolve_model
+from tracetune.core.errors import Corrupt, InputError, NotFound, StorageError, TracetuneError, Unavailable
+from tracetune.core.home import home_folder
+
+ERRORS: Mapping[str, type[TracetuneError]] = {
+    kind.__name__: kind for kind in (InputError, NotFound, Corrupt, StorageError, Unavailable)
+}
+REPLY_SECONDS = 300.0
+IDLE_SECONDS = 600.0
+STOP_SECONDS = 5.0
+
+
+class Compute:
+    """One child for chat, with up to two models in memory, and one for token views, which never loads JAX.
+
+    Threads take turns. `close` ends both children; the next question starts them again.
+    """
+
+    def __init__(
+        self, home: Path | None = None, *, reply_seconds: float = REPLY_SECONDS, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self._home = home
+        self._chat = Child(home, reply_seconds=reply_seconds, idle_seconds=idle_seconds)
+        self._tokens = Child(home, reply_seconds=reply_seconds, idle_seconds=idle_seconds)
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """`{text, stop_reason, num_tokens, seconds}` of a model by reference, which is shown the conversation as its
+        run showed it prompts.
+
+        Raises InputError for a reference or conversation that cannot be used, NotFound, and Unavailable when the model
+        is not on this machine, takes too long, or does not fit into memory.
+        """
+        sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        asked = {"model": resolve_model(model, self._home), "messages": [dict(item) for item in messages]}
+        return self._chat.ask({"op": "chat", **asked, **sampling})
+
+    def tokens(self, dataset_key: str, row: int = 0, tokenizer: str = "tiny") -> dict[str, Any]:
+        """`{trace_id, spans: [{text, tokens, trained, control}]}` of one row, counted from 0, as a model is trained
+        on it; `tokenizer` is a model reference. Raises NotFound, InputError, Unavailable."""
+        asked = {"dataset": dataset_key, "row": row, "tokenizer": resolve_model(tokenizer, self._home)}
+        return self._tokens.ask({"op": "tokens", **asked})
+
+    def close(self) -> None:
+        """End both children."""
+        self._chat.close()
+        self._tokens.close()
+
+
+class Child:
+    """One `compute_process`, and the turn to ask it."""
+
+    def __init__(self, home: Path | None, *, reply_seconds: float, idle_seconds: float) -> None:
+        self._home, self._reply_seconds, self._idle_seconds = home_folder(home), reply_seconds, idle_seconds
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer, or the error that the child raised. Raises Unavailable when it dies or takes too long."""
+        line = json.dumps(question).encode() + b"\n"
+        with self._turn:
+            reply = self._exchange(line, fresh=False) or self._exchange(line, fresh=True)
+        if reply is None:
+            raise Unavailable("compute: the model's process could not be started; the service's log may tell why")
+        if "error" in reply:
+            raise ERRORS.get(reply["error"], Unavailable)(reply["message"])
+        return reply["answer"]
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        with self._turn:
+            self._stop()
+
+    def _exchange(self, line: bytes, *, fresh: bool) -> dict[str, Any] | None:
+        """None when an old process was gone, by its idle time, before it took the question."""
+        process = self._running(fresh)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timer = threading.Timer(self._reply_seconds, process.kill)
+        timer.start()
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+            begun = process.stdout.readline()
+            reply = process.stdout.readline()
+        except BrokenPipeError:
+            begun = reply = b""
+        finally:
+            timed_out = not timer.is_alive()
+            timer.cancel()
+        if reply:
+            return json.loads(reply)
+        code = self._stop()
+        if not begun and not timed_out and not fresh:
+            return None
+        raise Unavailable(_died(code, timed_out, self._reply_seconds))
+
+    def _running(self, fresh: bool) -> subprocess.Popen[bytes]:
+        if fresh or self._process is None or self._process.poll() is not None:
+            self._stop()
+            self._process = _start(self._home, self._idle_seconds)
+        return self._process
+
+    def _stop(self) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.kill()
+        with suppress(BrokenPipeError):
+            process.communicate()
+        return process.returncode
+
+
+def _start(home: Path, idle_seconds: float) -> subprocess.Popen[bytes]:
+    # Nothing is downloaded because a reader asked a question: a run or `hf download` brings a model here.
+    environment = {"HF_HUB_OFFLINE": "1", **os.environ, "TRACETUNE_HOME": str(home)}
+    command = [sys.executable, "-m", "tracetune.app.compute_process", f"{idle_seconds:g}"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+    )
+
+
+def _died(code: int | None, timed_out: bool, seconds: float) -> str:
+    if timed_out:
+        return f"compute: no answer within {seconds:g} s; ask for fewer tokens, or a smaller model"
+    return f"compute: the model's process died (exit {code}), most likely out of memory; ask a smaller model"
