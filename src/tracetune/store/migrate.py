@@ -38,11 +38,11 @@ def needs_upgrade(connection: Connection, where: str) -> bool:
     return revision != known_revisions()[-1]
 
 
-def upgrade(connection: Connection) -> None:
-    """Run every waiting migration in the transaction of `connection`: all of them or none."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations that wait, up to `revision`, in the transaction of `connection`: all of them or none."""
     from alembic import command
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

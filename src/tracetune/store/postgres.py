@@ -16,7 +16,7 @@ from tracetune.store.faults import READ_ONLY
 WRITER = int.from_bytes(b"tracetun", "big")
 READ = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # A server may serve 100 connections to several machines. The ping finds the ones that a restart has cut.
-POOL = {"pool_size": 5, "max_overflow": 15, "pool_timeout": 10, "pool_pre_ping": True, "pool_use_lifo": True}
+POOL = {"pool_size": 5, "max_overflow": 15, "pool_pre_ping": True, "pool_use_lifo": True}
 # A peer that vanished is noticed within seconds, at both ends.
 CONNECT = {
     "connect_timeout": 5,
@@ -25,6 +25,7 @@ CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
     "application_name": "tracetune",
+    "client_encoding": "utf8",
 }
 STATEMENT_SECONDS = 60
 # A stopped process would hold the writer's lock for ever.
@@ -38,7 +39,8 @@ def postgres_engine(url: URL, wait_seconds: float) -> Engine:
     except ImportError as error:
         raise Unavailable('PostgreSQL needs its driver; run pip install "tracetune[postgres]"') from error
     asked = {name: value for name, value in CONNECT.items() if name not in url.query}
-    engine = create_engine(url.set(drivername="postgresql+psycopg"), connect_args=asked, **POOL)
+    driver = url.set(drivername="postgresql+psycopg")
+    engine = create_engine(driver, connect_args=asked, pool_timeout=wait_seconds, **POOL)
     limits = {
         "statement_timeout": STATEMENT_SECONDS,
         "idle_in_transaction_session_timeout": IDLE_SECONDS,

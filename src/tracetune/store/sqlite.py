@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 FIXED = (3, 51, 3)
 BACKPORTS = ((3, 44, 6), (3, 50, 7))
@@ -19,12 +19,12 @@ PRAGMAS = {
     "wal_autocheckpoint": "8192",
     "cache_size": "-65536",
 }
-POOL = {"pool_size": 8, "max_overflow": 56, "pool_timeout": 10}
+POOL = {"pool_size": 8, "max_overflow": 56}
 
 
 def sqlite_engine(path: Path, wait_seconds: float) -> Engine:
     """Connections to the file; each waits `wait_seconds` for another program's lock."""
-    engine = create_engine(f"sqlite:///{path}", **POOL)
+    engine = create_engine(URL.create("sqlite", database=str(path)), pool_timeout=wait_seconds, **POOL)
     pragmas = {"busy_timeout": str(round(wait_seconds * 1000)), **PRAGMAS}
 
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
