@@ -82,9 +82,11 @@ def indexes(q: str | None, filters: Mapping[str, Any]) -> list[Index]:
     return found or [FacetIndex((EVERY,))]
 
 
-def iter_seqs(connection: Connection, searched: Sequence[Index], upto: int = MAX_SEQ) -> Iterator[int]:
-    """Numbers that are in every index, from `upto` downwards."""
-    size = FIRST_PAGE
+def iter_seqs(
+    connection: Connection, searched: Sequence[Index], upto: int = MAX_SEQ, *, first_page: int = FIRST_PAGE
+) -> Iterator[int]:
+    """Numbers that are in every index, from `upto` downwards; pages grow, as whoever reads on wants more."""
+    size = first_page
     while upto > 0:
         pages = [index.page(connection, upto, size) for index in searched]
         if not all(pages):
