@@ -100,7 +100,7 @@ def database_url(home: Path | None = None, url: str | None = None) -> URL:
         return URL.create("sqlite", database=str(path))
     try:
         parsed = make_url(given.replace("postgres://", "postgresql://", 1))
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise InputError("DATABASE_URL: must be postgresql://USER@HOST/NAME or sqlite:///FILE, got no URL") from None
     kind = parsed.get_backend_name()
     if kind == "sqlite" and parsed.database and parsed.database != ":memory:":
