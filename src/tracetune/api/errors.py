@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from tracetune.core.errors import Conflict, InputError, NotFound, StorageError, TracetuneError, Unavailable
+from tracetune.core.strict_json import pointer
 
 MEDIA_TYPE = "application/problem+json"
 LOG = logging.getLogger("tracetune.service")
@@ -105,5 +106,4 @@ def json_pointer(location: list[Any]) -> str:
     >>> json_pointer(["body", "steps", 0, "a/b"])
     '/steps/0/a~1b'
     """
-    parts = location[1:] if location[:1] in (["body"], ["query"], ["path"], ["header"]) else location
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+    return pointer(location[1:] if location[:1] in (["body"], ["query"], ["path"], ["header"]) else location)

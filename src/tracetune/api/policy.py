@@ -10,8 +10,12 @@ from tracetune.api.errors import MEDIA_TYPE, Problem
 Scope = Literal["open", "read", "write", "train", "admin"]
 SCOPES = get_args(Scope)
 SCOPE_KEY, LIMIT_KEY, QUERY_KEY = "x-tracetune-scope", "x-tracetune-max-bytes", "x-tracetune-open-query"
-# Any route can be refused for its host, by a drain, or because the store is away.
-ALWAYS = (400, 403, 413, 415, 421, 422, 500, 503)
+REPEAT_KEY = "x-tracetune-unrepeatable"
+# For `extra`: a POST whose answer must not be kept, because it holds a secret.
+UNREPEATABLE = {REPEAT_KEY: True}
+# Any route can be refused for its host, for a body that stalls, by a drain, or because the store is away; a POST
+# also for an Idempotency-Key that is at work.
+ALWAYS = (400, 403, 408, 409, 413, 415, 421, 422, 500, 503)
 
 
 def rule(

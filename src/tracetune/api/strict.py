@@ -1,21 +1,28 @@
 """Requests read strictly: who asks is settled before a body is read, sizes count while reading, odd JSON is refused."""
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from typing import Any, get_args, get_origin
 
 from fastapi import APIRouter, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Message, Receive
 
 from tracetune.api.auth import authorize
 from tracetune.api.errors import ApiError
+from tracetune.api.idempotency import answer_once
 from tracetune.api.policy import LIMIT_KEY, QUERY_KEY, SCOPE_KEY, SCOPES
-from tracetune.core.errors import InputError
-from tracetune.core.strict_json import parse_json
+from tracetune.core.strict_json import BadJson, parse_json
 
 JSON_TYPES = ("application/json",)
 OFF_THREAD_BYTES = 65_536
+# A body that stops coming would hold its place in the house for ever.
+STALL_SECONDS = 30.0
+# Read and thrown away before a 413, so that a client which writes first and reads then gets to see it.
+LINGER_BYTES = 16 * 2**20
 
 
 class Body(BaseModel):
@@ -30,11 +37,12 @@ class StrictRequest(Request):
     max_bytes: int | None = None
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes. Raises ApiError 413 as soon as it is over the limit."""
+        """The body as it comes. Raises ApiError 413 once it is over the limit, 408 when it stalls."""
         read = 0
         async for chunk in super().stream():
             read += len(chunk)
             if self.max_bytes is not None and read > self.max_bytes:
+                await _discard(self.receive)
                 raise too_large(self.max_bytes)
             yield chunk
 
@@ -43,8 +51,9 @@ class StrictRequest(Request):
         data = await self.body()
         try:
             return await run_in_threadpool(parse_json, data) if len(data) > OFF_THREAD_BYTES else parse_json(data)
-        except InputError as error:
-            raise ApiError(422, f"body: {error}", errors=[{"pointer": "", "detail": str(error)}]) from error
+        except BadJson as error:
+            pointers = [{"pointer": error.pointer, "detail": str(error)}]
+            raise ApiError(422, f"body{error.pointer}: {error}", errors=pointers) from error
 
 
 def too_large(limit: int) -> ApiError:
@@ -66,18 +75,20 @@ class StrictRoute(APIRoute):
         """Settle who asks, what is asked and how large it may be; then FastAPI's handler."""
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
+        takes_query = dict(_query_parameters(self.dependant))
 
         async def strict(request: Request) -> Response:
             await authorize(request, self.rules[SCOPE_KEY])
-            _check_query(request, self)
-            own = StrictRequest(request.scope, request.receive)
+            _check_query(request, takes_query, self.rules.get(QUERY_KEY))
+            own = StrictRequest(request.scope, _patient(request.receive))
             own.max_bytes = _limit(request, self.rules[LIMIT_KEY])
             if takes_body:
                 _check_media_type(request)
             length = request.headers.get("content-length", "")
             if own.max_bytes is not None and length.isdecimal() and int(length) > own.max_bytes:
+                await _discard(own.receive)
                 raise too_large(own.max_bytes)
-            return await handle(own)
+            return await answer_once(own, self.rules, handle)
 
         return strict
 
@@ -94,16 +105,52 @@ def _limit(request: Request, name: str) -> int | None:
     return {"trace": settings.trace_max_bytes, "body": settings.body_max_bytes, "stream": None}[name]
 
 
+def _patient(receive: Receive) -> Receive:
+    async def receive_soon() -> Message:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                return await receive()
+        except TimeoutError:
+            told = f"body: nothing came for {STALL_SECONDS:g} s; send it again"
+            raise ApiError(408, told, headers={"Connection": "close"}) from None
+
+    return receive_soon
+
+
+async def _discard(receive: Receive) -> None:
+    left = LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+
+
 def _check_media_type(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in JSON_TYPES:
-        raise ApiError(415, f"body: must be application/json, got {media_type or 'no Content-Type'}")
+        raise ApiError(415, f"body: must be application/json, got {media_type[:60] or 'no Content-Type'}")
 
 
-def _check_query(request: Request, route: APIRoute) -> None:
-    known = {parameter.alias for parameter in route.dependant.query_params}
-    prefix = route.openapi_extra.get(QUERY_KEY) if route.openapi_extra else None
-    for name in request.query_params:
+def _query_parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """Each parameter's name, and whether it may come several times."""
+    for parameter in dependant.query_params:
+        yield parameter.alias, _is_list(parameter.field_info.annotation)
+    for inner in dependant.dependencies:
+        yield from _query_parameters(inner)
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
+
+
+def _check_query(request: Request, known: Mapping[str, bool], prefix: str | None) -> None:
+    seen = set()
+    for name, _ in request.query_params.multi_items():
         if name not in known and not (prefix and name.startswith(prefix)):
             told = f"unknown query parameter {name[:60]!r}; known: {', '.join(sorted(known)) or 'none'}"
             raise ApiError(422, told, errors=[{"pointer": f"/{name[:60]}", "detail": "unknown"}])
+        if name in seen and not known.get(name, True):
+            told = f"query parameter {name[:60]!r} must be given once"
+            raise ApiError(422, told, errors=[{"pointer": f"/{name[:60]}", "detail": "given twice"}])
+        seen.add(name)

@@ -2,7 +2,7 @@
 
 import typer
 
-from tracetune.cli import dataset, db, evaluation, grpo, ingest, quickstart, rollouts, score, serve, train
+from tracetune.cli import dataset, db, evaluation, grpo, ingest, quickstart, rollouts, score, serve, token, train
 from tracetune.cli.errors import told_errors
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(score.score)
 app.command(rich_help_panel=MODELS)(score.generate)
 app.command(rich_help_panel=SERVICE)(serve.serve)
+app.add_typer(token.app, name="token", rich_help_panel=SERVICE)
 
 
 def main() -> None:
