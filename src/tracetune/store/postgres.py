@@ -14,7 +14,8 @@ from tracetune.store.faults import READ_ONLY
 
 # "tracetun" as a 64-bit number: any other application of the same database is unlikely to lock it.
 WRITER = int.from_bytes(b"tracetun", "big")
-READ = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+# Not also declared read-only: the driver would then declare writes READ WRITE, which overrides a server's choice.
+READ = {"isolation_level": "REPEATABLE READ"}
 # A server may serve 100 connections to several machines. The ping finds the ones that a restart has cut.
 POOL = {"pool_size": 5, "max_overflow": 15, "pool_pre_ping": True, "pool_use_lifo": True}
 # A peer that vanished is noticed within seconds, at both ends.
