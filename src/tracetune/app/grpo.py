@@ -21,6 +21,7 @@ from tracetune.app.manifest import (
     end_session,
     first_machine_difference,
     folder_hashes,
+    named,
 )
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.rollouts import drop_after, write_rollouts
@@ -74,8 +75,11 @@ class Prepared(NamedTuple):
     num_steps: int
 
 
-def run_grpo(config: GrpoConfig, *, output: Path, stream: TextIO | None = None) -> GrpoResult:
-    """Train, or go on with the run whose checkpoints are in `training.checkpoint_dir`; it keeps its own run folder.
+def run_grpo(
+    config: GrpoConfig, *, output: Path, stream: TextIO | None = None, run_id: str | None = None
+) -> GrpoResult:
+    """Train, or go on with the run whose checkpoints are in `training.checkpoint_dir`; it keeps its own run folder,
+    and an id of its own unless `run_id` gives one.
 
     Raises Conflict when those are another run's, or another process trains there; Diverged when the loss is not
     finite; InputError when no completion of a step could be rewarded; and what reading problems, rewards and model
@@ -95,7 +99,7 @@ def run_grpo(config: GrpoConfig, *, output: Path, stream: TextIO | None = None) 
     model = load_model(config.model.name)
     prompts = make_prompts(config, problems, model.tokenizer, notes.append)
     num_steps = num_grpo_steps(config, num_problems=len(prompts.train))
-    inputs = _describe(config, model, prompts)
+    inputs = _describe(config, model, prompts) | named(run_id)
     if done := _finished(folder, inputs):
         out.write(
             f"{folder.root}: this run is finished; choose another checkpoint_dir, or resume=never to begin anew\n"

@@ -76,8 +76,9 @@ def _work(store: Store, run: StoredRun, root: Path, home: Path) -> bool:
     """Whether it came to its end, and was not asked to stop before."""
     from tracetune.app.registry import resolve_model
 
-    model = resolve_model(run.spec["model"], home)
-    return _WORK[run.kind](store, Job(run, root, home, str(model)))
+    job = Job(run, root, home, str(resolve_model(run.spec["model"], home)))
+    job.say(f"{run.kind} begins" if run.attempts == 1 else f"{run.kind} goes on, attempt {run.attempts}")
+    return _WORK[run.kind](store, job)
 
 
 def _train_sft(store: Store, job: Job) -> bool:
@@ -85,8 +86,15 @@ def _train_sft(store: Store, job: Job) -> bool:
     from tracetune.app.sft import run_sft
 
     config = run_settings.sft_config(job.run.spec, job.model)
-    dataset = job.run.spec["dataset"]
-    return run_sft(config, dataset=dataset, output=job.root, home=job.home, stream=sys.stderr).status != "interrupted"
+    result = run_sft(
+        config,
+        dataset=job.run.spec["dataset"],
+        output=job.root,
+        home=job.home,
+        stream=sys.stderr,
+        run_id=job.run.run_id,
+    )
+    return result.status != "interrupted"
 
 
 def _train_grpo(store: Store, job: Job) -> bool:
@@ -96,7 +104,8 @@ def _train_grpo(store: Store, job: Job) -> bool:
     config = run_settings.grpo_config(
         job.run.spec, job.model, checkpoints=job.root / "checkpoints", problems=_problems_file(job)
     )
-    return run_grpo(config, output=job.root, stream=sys.stderr).status != "interrupted"
+    result = run_grpo(config, output=job.root, stream=sys.stderr, run_id=job.run.run_id)
+    return result.status != "interrupted"
 
 
 def _problems_file(job: Job) -> Path | None:

@@ -1,7 +1,7 @@
 """Runs as every door sees them: launched by ids, listed, followed, cancelled, resumed, compared. No JAX here."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,8 @@ from tracetune.app import run_files
 from tracetune.app.rollouts import read_rollouts, recorded_steps
 from tracetune.app.run_comparison import RunComparison, compare
 from tracetune.app.run_files import Alarm, Artifact, LogChunk
-from tracetune.app.run_settings import RUN_KINDS, Asked, RunKind, settle
+from tracetune.app.run_settings import RUN_KINDS, Asked, settle
+from tracetune.app.run_views import ENDED, STATES, RunDetail, RunView, phase_of, to_json, viewed
 from tracetune.core.errors import InputError, NotFound
 from tracetune.core.home import home_folder
 from tracetune.core.page import Page, decode_cursor, encode_cursor
@@ -19,62 +20,24 @@ from tracetune.store.evalsets import iter_evalsets
 from tracetune.store.open import Store, open_store
 from tracetune.store.runs import NewRun, RunFilter, State, StoredRun
 
-__all__ = ["RUN_KINDS", "Alarm", "Artifact", "LogChunk", "RunComparison", "RunKind", "State"]
+__all__ = [
+    "ENDED",
+    "RUN_KINDS",
+    "STATES",
+    "Alarm",
+    "Artifact",
+    "LogChunk",
+    "RunComparison",
+    "RunDetail",
+    "RunKind",
+    "RunView",
+    "State",
+    "to_json",
+]
 
-STATES: tuple[State, ...] = ("queued", "running", "finished", "failed", "cancelled")
-ENDED: tuple[State, ...] = ("finished", "failed", "cancelled")
 MAX_NAME_CHARS = 128
 MAX_COMPARED = 8
 MAX_METRICS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """One run in a list. `queue_position` is 1 for the next to begin, None once it has begun.
-
-    `step` of `num_steps`, and `metrics`, the newest logged line, are those of a run that trains; None before.
-    `model` is a reference, `tiny` or `run:ID`, never a path.
-    """
-
-    run_id: str
-    kind: str
-    name: str
-    state: State
-    queue_position: int | None
-    model: str | None
-    dataset: str | None
-    eval_set: str | None
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    attempts: int
-    cancel_requested: bool
-    exit_code: int | None
-    exit_reason: str | None
-    step: int | None
-    num_steps: int | None
-    metrics: Mapping[str, Any]
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing more will be written."""
-        return self.state in ENDED
-
-
-@dataclass(frozen=True, slots=True)
-class RunDetail:
-    """Everything about one run. `overrides` are the words it was launched with, `config` every dial with its value.
-
-    `manifest` says on what it ran and with which result; its paths are left out. `phase` is what it does now.
-    """
-
-    run: RunView
-    overrides: Sequence[str]
-    config: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-    phase: str
-    peak_rss_bytes: int | None
-    alarms: Sequence[Alarm]
 
 
 class RunRollouts(NamedTuple):
@@ -129,7 +92,7 @@ def list_runs(
         places = records.queue_positions(store) if any(run.state == "queued" for run in found) else {}
     shown = found[:limit]
     next_cursor = encode_cursor(shown[-1].seq) if len(found) > limit else None
-    return Page([_viewed(run, places.get(run.run_id), home) for run in shown], next_cursor)
+    return Page([viewed(run, places.get(run.run_id), _root(run, home)) for run in shown], next_cursor)
 
 
 def get_run(run_id: str, home: Path | None = None) -> RunView:
@@ -149,8 +112,8 @@ def run_detail(run_id: str, home: Path | None = None) -> RunDetail:
         run=view,
         overrides=stored.spec.get("overrides") or [],
         config=stored.spec.get("config") or {},
-        manifest=run_files.told_manifest(manifest),
-        phase=_phase(view, manifest),
+        manifest=run_files.told_manifest(manifest, home_folder(home)),
+        phase=phase_of(view, manifest),
         peak_rss_bytes=run_files.read_pulse(root).get("peak_rss_bytes"),
         alarms=run_files.read_alarms(root),
     )
@@ -199,10 +162,12 @@ def open_artifact(run_id: str, artifact_id: str, home: Path | None = None) -> Pa
     return run_files.artifact_path(run_folder(run_id, home), artifact_id)
 
 
-def read_log(run_id: str, *, offset: int = 0, home: Path | None = None) -> tuple[LogChunk, RunView]:
-    """The whole lines of the log from byte `offset` on, and the run as it stood before they were read."""
-    view = get_run(run_id, home)
-    return run_files.read_log(run_folder(run_id, home), offset=offset, ended=view.has_ended), view
+def read_log(run_id: str, *, offset: int = 0, home: Path | None = None) -> tuple[LogChunk, State]:
+    """The whole lines of the log from byte `offset` on, and the run's state before they were read. Raises NotFound."""
+    with open_store(home) as store:
+        stored = records.get_run(store, run_id)
+    ended = stored.state in ENDED
+    return run_files.read_log(_root(stored, home), offset=offset, ended=ended), stored.state
 
 
 def log_chunks(run_id: str, home: Path | None = None) -> Iterator[bytes]:
@@ -230,16 +195,17 @@ def run_rollouts(run_id: str, step: int | None = None, home: Path | None = None)
     chosen = steps[-1] if step is None else step
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in read_rollouts(root, chosen):
-        groups.setdefault(row["problem_id"], []).append(row)
+        groups.setdefault(row["problem_id"], []).append(_finite(row))
     return RunRollouts(steps, chosen, groups)
 
 
-def to_json(value: RunView | RunDetail) -> dict[str, Any]:
-    """Plain JSON values; a detail is its run with more fields beside."""
-    if isinstance(value, RunView):
-        return asdict(value)
-    whole = {name: getattr(value, name) for name in ("overrides", "config", "manifest", "phase", "peak_rss_bytes")}
-    return {**asdict(value.run), **whole, "alarms": [alarm._asdict() for alarm in value.alarms]}
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: the log-probability of a token that could not be drawn becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def _name(name: str | None, spec: Mapping[str, Any]) -> str:
@@ -268,42 +234,4 @@ def _root(stored: StoredRun, home: Path | None) -> Path:
 
 def _view(store: Store, stored: StoredRun, home: Path | None) -> RunView:
     place = records.queue_positions(store).get(stored.run_id) if stored.state == "queued" else None
-    return _viewed(stored, place, home)
-
-
-def _viewed(stored: StoredRun, place: int | None, home: Path | None) -> RunView:
-    root = _root(stored, home)
-    newest = run_files.newest_row(root) or {}
-    return RunView(
-        run_id=stored.run_id,
-        kind=stored.kind,
-        name=stored.name,
-        state=stored.state,
-        queue_position=place,
-        model=stored.spec.get("model"),
-        dataset=stored.dataset_key,
-        eval_set=stored.spec.get("eval_set"),
-        created_at=stored.created_at,
-        started_at=stored.started_at,
-        finished_at=stored.finished_at,
-        attempts=stored.attempts,
-        cancel_requested=stored.cancel_requested,
-        exit_code=stored.exit_code,
-        exit_reason=stored.exit_reason,
-        step=newest.get("step"),
-        num_steps=run_files.read_run_manifest(root).get("num_steps"),
-        metrics=newest,
-    )
-
-
-def _phase(view: RunView, manifest: Mapping[str, Any]) -> str:
-    """What a run does now, in one word or two."""
-    if view.state != "running":
-        return view.state
-    if view.cancel_requested:
-        return "stopping"
-    if not manifest and view.kind != "evaluation":
-        return "loading"
-    if view.step is None:
-        return "answering" if view.kind == "evaluation" else "compiling"
-    return "saving" if view.step == view.num_steps else "training"
+    return viewed(stored, place, _root(stored, home))

@@ -61,6 +61,11 @@ def begin_manifest(folder: RunFolder, inputs: Mapping[str, Any], model: Mapping[
     }
 
 
+def named(run_id: str | None) -> dict[str, str]:
+    """The field of a manifest for an id that was given, before the run began."""
+    return {} if run_id is None else {"run_id": run_id}
+
+
 def begin_session(path: Path, manifest: dict[str, Any]) -> None:
     """One more process works on the run."""
     manifest["sessions"].append({"started_at": utc_now(), "from_step": None})

@@ -84,9 +84,9 @@ def read_run_manifest(root: Path) -> dict[str, Any]:
     return read_manifest(folder_of(root).manifest) or {}
 
 
-def told_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest without what names places on the server."""
-    return {name: value for name, value in manifest.items() if name not in PLACES}
+def told_manifest(manifest: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    """A manifest without the settings, which the run has itself, and without places on the server."""
+    return without_home({name: value for name, value in manifest.items() if name not in PLACES}, home)
 
 
 def read_pulse(root: Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def read_pulse(root: Path) -> dict[str, Any]:
 
 def read_log(root: Path, *, offset: int = 0, max_bytes: int = 1_048_576, ended: bool = False) -> LogChunk:
     """Whole lines from byte `offset` on; of an `ended` run the last line needs no break. Control characters are
-    shown as spaces, so that a line stays one line wherever it is printed."""
+    shown as spaces, so that a line stays one line wherever it is printed, and the home folder is not named."""
     try:
         with (root / LOG_NAME).open("rb") as file:
             file.seek(offset)
@@ -113,19 +113,26 @@ def read_log(root: Path, *, offset: int = 0, max_bytes: int = 1_048_576, ended: 
     lines = data.decode("utf-8", "replace").split("\n")
     if lines[-1] == "":
         lines.pop()
-    return LogChunk([_plain(line) for line in lines], offset + len(data))
+    return LogChunk([without_home(_plain(line), root.parent.parent) for line in lines], offset + len(data))
 
 
-def iter_log(root: Path, chunk: int = 65_536) -> Iterator[bytes]:
-    """The log as it stands now, as bytes."""
-    try:
-        with (root / LOG_NAME).open("rb") as file:
-            left = (root / LOG_NAME).stat().st_size
-            while left > 0 and (data := file.read(min(chunk, left))):
-                left -= len(data)
-                yield data
-    except FileNotFoundError:
-        return
+def iter_log(root: Path) -> Iterator[bytes]:
+    """The log as it stands now, as UTF-8."""
+    offset = 0
+    while (chunk := read_log(root, offset=offset, ended=True)).offset > offset:
+        offset = chunk.offset
+        yield "".join(f"{line}\n" for line in chunk.lines).encode()
+
+
+def without_home(value: Any, home: Path) -> Any:
+    """Any JSON value with places under the home folder told from there, so that no path of the server is."""
+    if isinstance(value, str):
+        for place in {str(home), str(home.resolve())}:
+            value = value.replace(f"{place}/", "")
+        return value
+    if isinstance(value, Mapping):
+        return {key: without_home(item, home) for key, item in value.items()}
+    return [without_home(item, home) for item in value] if isinstance(value, list) else value
 
 
 def read_alarms(root: Path) -> list[Alarm]:

@@ -19,6 +19,7 @@ from tracetune.app.manifest import (
     first_input_difference,
     first_machine_difference,
     folder_hashes,
+    named,
 )
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
@@ -72,8 +73,11 @@ def run_sft(
     max_samples: int | None = None,
     home: Path | None = None,
     stream: TextIO | None = None,
+    run_id: str | None = None,
 ) -> SftResult:
     """Train, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log.
+
+    `run_id` None gives a run that begins an id of its own.
 
     Raises Conflict when the folder holds a run of other settings or data, or another process trains in it;
     Diverged when the loss is not finite; StorageError when the disk refuses (earlier checkpoints stay); and
@@ -83,7 +87,7 @@ def run_sft(
     folder = RunFolder(output_folder(config, output), config.output)
     rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
     eval_rows = read_eval_rows(config)
-    inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples)
+    inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples) | named(run_id)
     out = stream or sys.stderr
     if done := _finished(folder, inputs):
         out.write(f"{folder.root}: this run is finished; choose another --output to train again\n")
