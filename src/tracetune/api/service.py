@@ -10,14 +10,14 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
-from tracetune.api import health, session, tokens
+from tracetune.api import health, runs, session, tokens
 from tracetune.api.errors import add_error_handlers
 from tracetune.api.guard import Guard
 from tracetune.api.metrics import Metrics
 from tracetune.api.settings import ServiceSettings
 from tracetune.app.service import running_service
 
-ROUTERS = (health.router, tokens.router, session.router)
+ROUTERS = (health.router, tokens.router, session.router, runs.router)
 
 
 class Service(FastAPI):

@@ -29,7 +29,6 @@ __all__ = [
     "LogChunk",
     "RunComparison",
     "RunDetail",
-    "RunKind",
     "RunView",
     "State",
     "to_json",

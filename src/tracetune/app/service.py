@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tracetune.app.worker import Supervisor
 from tracetune.core.errors import TracetuneError
 from tracetune.core.home import home_folder
 from tracetune.store.open import open_store
@@ -27,11 +28,19 @@ class Readiness(NamedTuple):
 
 @contextmanager
 def running_service(home: Path, *, run_slots: int) -> Iterator[None]:
-    """Hold the store open, so that no request waits for it; its schema is brought up to date first."""
-    del run_slots
+    """Hold the store open, so that no request waits for it, and take up to `run_slots` runs from the queue.
+
+    The schema is brought up to date first. Runs that work when this ends go on by themselves.
+    """
     home_folder(home).mkdir(mode=0o700, parents=True, exist_ok=True)
     with open_store(home):
-        yield
+        supervisor = Supervisor(home, run_slots)
+        if run_slots:
+            supervisor.start()
+        try:
+            yield
+        finally:
+            supervisor.stop()
 
 
 def readiness(home: Path) -> Readiness:

@@ -57,7 +57,8 @@ class Supervisor:
     def stop(self, timeout: float = 5.0) -> None:
         """Take no more runs; those that work go on by themselves."""
         self._stopped.set()
-        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
         _GOES_ON.extend(child.process for child in self._children if child.process.returncode is None)
 
     @property
