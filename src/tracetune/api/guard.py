@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from asyncio import Event
+from contextlib import ExitStack
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -65,9 +66,8 @@ class Guard:
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        answer = Answer(scope, send, given_id(headers), self.metrics)
-        self.in_flight += 1
-        self.metrics.in_flight.inc()
+        place = self._enter()
+        answer = Answer(scope, send, given_id(headers), self.metrics, place)
         try:
             refusal = self._refusal(scope, headers)
             if refusal is None:
@@ -78,13 +78,30 @@ class Guard:
                 )
                 await told(scope, receive, answer.send)
         finally:
-            self.in_flight -= 1
-            self.metrics.in_flight.dec()
+            place.close()
             answer.end(headers)
 
+    def _enter(self) -> ExitStack:
+        """A place among the requests at work, left when it is closed."""
+        self.in_flight += 1
+        self.metrics.in_flight.inc()
+        place = ExitStack()
+        place.callback(self._leave)
+        return place
+
+    def _leave(self) -> None:
+        self.in_flight -= 1
+        self.metrics.in_flight.dec()
+
     def _refusal(self, scope: Scope, headers: Headers) -> ApiError | None:
-        checks = (self._crowded(scope), wrong_host(headers, self.settings.host_names), wrong_address(scope))
-        return next((found for found in (*checks, wrong_origin(scope, headers), encoded(headers)) if found), None)
+        # In this order, and no further than the first: a later check may rely on an earlier one.
+        return (
+            self._crowded(scope)
+            or wrong_host(headers, self.settings.host_names)
+            or wrong_address(scope)
+            or wrong_origin(scope, headers)
+            or encoded(headers)
+        )
 
     def _crowded(self, scope: Scope) -> ApiError | None:
         if scope["path"] in PROBES:
@@ -101,9 +118,9 @@ class Guard:
 class Answer:
     """What goes out for one request: headers added at its start, bytes and status noted for the log."""
 
-    def __init__(self, scope: Scope, send: Send, request_id: str, metrics: Metrics) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str, metrics: Metrics, place: ExitStack) -> None:
         scope.setdefault("state", {})["request_id"] = request_id
-        self.scope, self.inner, self.request_id, self.metrics = scope, send, request_id, metrics
+        self.scope, self.inner, self.request_id, self.metrics, self.place = scope, send, request_id, metrics, place
         self.status = 0
         self.bytes_out = 0
         self.streaming = False
@@ -118,14 +135,18 @@ class Answer:
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
             self.streaming = headers.get("content-type", "").startswith("text/event-stream")
-            self.metrics.streams.inc(self.streaming)
+            if self.streaming:
+                # Whoever only listens, for hours perhaps, keeps nobody else out.
+                self.place.close()
+                self.metrics.streams.inc()
         elif message["type"] == "http.response.body":
             self.bytes_out += len(message.get("body", b""))
         await self.inner(message)
 
     def end(self, headers: Headers) -> None:
         """Count it and write its line. The address is logged without its query: values there may be private."""
-        self.metrics.streams.dec(self.streaming)
+        if self.streaming:
+            self.metrics.streams.dec()
         seconds = time.perf_counter() - self.started
         route = getattr(self.scope.get("route"), "path", UNMATCHED)
         status = self.status or GONE

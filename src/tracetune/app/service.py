@@ -51,4 +51,11 @@ def readiness(home: Path) -> Readiness:
         database = True
     except TracetuneError:
         database = False
-    return Readiness(database=database, disk=shutil.disk_usage(home_folder(home)).free >= LEAST_FREE_BYTES)
+    return Readiness(database=database, disk=_has_room(home_folder(home)))
+
+
+def _has_room(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free >= LEAST_FREE_BYTES
+    except OSError:
+        return False
