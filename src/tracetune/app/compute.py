@@ -3,13 +3,14 @@
 A child starts at the first question, answers one at a time, and ends by itself after some idle minutes.
 """
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,19 @@ ERRORS: Mapping[str, type[TracetuneError]] = {
 }
 REPLY_SECONDS = 300.0
 IDLE_SECONDS = 600.0
-STOP_SECONDS = 5.0
+MAX_WAITING = 8
+_SHARED: dict[Path, "Compute"] = {}
+_SHARING = threading.Lock()
+
+
+def shared_compute(home: Path | None = None) -> "Compute":
+    """The one Compute of this process for a home folder; its children end with the process."""
+    place = home_folder(home).resolve()
+    with _SHARING:
+        if place not in _SHARED:
+            _SHARED[place] = Compute(place)
+            atexit.register(_SHARED[place].close)
+        return _SHARED[place]
 
 
 class Compute:
@@ -63,6 +76,11 @@ class Compute:
         asked = {"dataset": dataset_key, "row": row, "tokenizer": resolve_model(tokenizer, self._home)}
         return self._tokens.ask({"op": "tokens", **asked})
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a question for a model would be refused, because too many wait."""
+        return self._chat.num_waiting >= MAX_WAITING
+
     def close(self) -> None:
         """End both children."""
         self._chat.close()
@@ -76,11 +94,13 @@ class Child:
         self._home, self._reply_seconds, self._idle_seconds = home_folder(home), reply_seconds, idle_seconds
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._counting = threading.Lock()
+        self.num_waiting = 0
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer, or the error that the child raised. Raises Unavailable when it dies or takes too long."""
         line = json.dumps(question).encode() + b"\n"
-        with self._turn:
+        with self._place_in_line(), self._turn:
             reply = self._exchange(line, fresh=False) or self._exchange(line, fresh=True)
         if reply is None:
             raise Unavailable("compute: the model's process could not be started; the service's log may tell why")
@@ -92,6 +112,19 @@ class Child:
         """End the process, whatever it does."""
         with self._turn:
             self._stop()
+
+    @contextmanager
+    def _place_in_line(self) -> Iterator[None]:
+        """Counted among those who wait or are answered. Raises Unavailable when the line is full."""
+        with self._counting:
+            if self.num_waiting >= MAX_WAITING:
+                raise Unavailable(f"compute: {MAX_WAITING} questions wait already; ask again later")
+            self.num_waiting += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self.num_waiting -= 1
 
     def _exchange(self, line: bytes, *, fresh: bool) -> dict[str, Any] | None:
         """None when an old process was gone, by its idle time, before it took the question."""

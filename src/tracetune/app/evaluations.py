@@ -16,15 +16,16 @@ from tracetune.core.page import Page, decode_cursor, encode_cursor
 from tracetune.core.results import Comparison, EvalItem, EvalResult
 from tracetune.core.values import EvalSet
 from tracetune.evals.compare import compare
-from tracetune.evals.metrics import METRICS, Measured, Metric, measure_all
+from tracetune.evals.metrics import BY_NAME, METRICS, Measured, Metric, MetricChange, compare_metrics, measure_all
 from tracetune.evals.records import read_result
+from tracetune.reports.summary import summarize
 from tracetune.store import evalsets
 from tracetune.store import evaluations as records
 from tracetune.store.evaluations import EvaluationFilter, NewEvaluation, StoredEvaluation
 from tracetune.store.open import open_store
 from tracetune.tasks.grading import grade
 
-__all__ = ["METRICS", "Measured", "Metric", "StoredEvaluation"]
+__all__ = ["BY_NAME", "METRICS", "Measured", "Metric", "MetricChange", "StoredEvaluation"]
 
 Verdict = Literal["correct", "wrong", "unscored"]
 VERDICTS: Mapping[Verdict, bool | None] = {"correct": True, "wrong": False, "unscored": None}
@@ -108,6 +109,17 @@ def compare_evaluations(before: str, after: str, home: Path | None = None) -> Co
     """
     old, new = (read_evaluation(get_evaluation(side, home), home) for side in (before, after))
     return compare(old, new)
+
+
+def changes_between(before: str, after: str, home: Path | None = None) -> tuple[MetricChange, ...]:
+    """Every metric's change between two evaluations, on the items that both have. Raises as `compare_evaluations`."""
+    old, new = (read_evaluation(get_evaluation(side, home), home) for side in (before, after))
+    return compare_metrics(old, new, METRICS)
+
+
+def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON values; texts of items are left out."""
+    return summarize(comparison)
 
 
 def read_evaluation(stored: StoredEvaluation, home: Path | None = None) -> EvalResult:

@@ -7,6 +7,7 @@ names an eval set always means the same problems.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 from sqlalchemy import insert, select
 
@@ -17,6 +18,15 @@ from tracetune.store.open import Store
 from tracetune.store.tables import eval_sets
 
 MAX_NAME_CHARS = 128
+
+
+class EvalSetRecord(NamedTuple):
+    """One line of the list of eval sets."""
+
+    name: str
+    content_hash: str
+    num_problems: int
+    created_at: str
 
 
 def register_evalset(store: Store, name: str, problems: Sequence[Problem]) -> EvalSet:
@@ -51,6 +61,19 @@ def get_evalset(store: Store, name: str) -> EvalSet:
     if row is None:
         raise NotFound(f"Eval set {name[:MAX_NAME_CHARS]} not found")
     return EvalSet(name, row.content_hash, tuple(Problem(**problem) for problem in json.loads(row.problems)))
+
+
+def list_evalsets(store: Store, *, limit: int, before: int | None = None) -> list[tuple[int, EvalSetRecord]]:
+    """At most `limit` eval sets, newest first, each with its `seq`; `before` goes on after the row of that `seq`."""
+    query = select(eval_sets).order_by(eval_sets.c.seq.desc()).limit(limit)
+    if before is not None:
+        query = query.where(eval_sets.c.seq < before)
+    with store.read() as connection:
+        rows = connection.execute(query).all()
+    return [
+        (row.seq, EvalSetRecord(row.name, row.content_hash, len(json.loads(row.problems)), row.created_at))
+        for row in rows
+    ]
 
 
 def iter_evalsets(store: Store) -> Iterator[EvalSet]:
