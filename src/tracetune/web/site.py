@@ -10,10 +10,11 @@ from fastapi.responses import RedirectResponse
 
 from tracetune.api.service import create_service
 from tracetune.api.settings import ServiceSettings
-from tracetune.web import assets
+from tracetune.web import assets, pages_launch, pages_runs
 from tracetune.web.render import render
 
-PAGES = (assets.router,)
+# The form of a new run stands before the page of one run, whose path would take it for an id.
+PAGES = (assets.router, pages_launch.router, pages_runs.router)
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
 

@@ -72,6 +72,18 @@ def ago(stamp: str | None, now: datetime | None = None) -> str:
     return "yesterday" if days == 1 else f"{days} days ago" if days < 30 else stamp[:10]
 
 
+def elapsed(started: str | None, finished: str | None = None) -> str:
+    """From one ISO time to another, or to now.
+
+    >>> elapsed("2026-01-01T00:00:00+00:00", "2026-01-01T00:01:15+00:00")
+    '1 min 15 s'
+    """
+    if not started:
+        return DASH
+    end = datetime.fromisoformat(finished) if finished else datetime.now(UTC)
+    return duration((end - datetime.fromisoformat(started)).total_seconds())
+
+
 def stamp(text: str | None) -> str:
     """An ISO time to the second, in UTC, for people.
 
@@ -139,6 +151,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "duration": duration,
     "ago": ago,
+    "elapsed": elapsed,
     "stamp": stamp,
     "num_bytes": num_bytes,
     "short": short,
