@@ -10,9 +10,12 @@ from tracetune.evals.records import read_result
 from tracetune.reports.html import render_html
 from tracetune.reports.markdown import render_markdown
 from tracetune.reports.summary import summarize
-from tracetune.reports.wording import VERDICT_MARKS, evidence, headline, power
+from tracetune.reports.wording import VERDICT_MARKS, evidence, headline, left_out, outcome, p_text, points, power
 from tracetune.tasks.evalset import read_evalset
 from tracetune.tasks.grading import grade
+
+# The words of a comparison are the same behind every door.
+__all__ = ["evidence", "headline", "left_out", "outcome", "p_text", "points", "power"]
 
 
 class Report(NamedTuple):

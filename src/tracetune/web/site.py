@@ -10,11 +10,37 @@ from fastapi.responses import RedirectResponse
 
 from tracetune.api.service import create_service
 from tracetune.api.settings import ServiceSettings
-from tracetune.web import assets, pages_launch, pages_runs
+from tracetune.web import (
+    assets,
+    pages_dataset_diff,
+    pages_datasets,
+    pages_duels,
+    pages_evalsets,
+    pages_evaluations,
+    pages_launch,
+    pages_models,
+    pages_runs,
+    pages_session,
+    pages_standing,
+    pages_traces,
+)
 from tracetune.web.render import render
 
 # The form of a new run stands before the page of one run, whose path would take it for an id.
-PAGES = (assets.router, pages_launch.router, pages_runs.router)
+PAGES = (
+    assets.router,
+    pages_launch.router,
+    pages_runs.router,
+    pages_duels.router,
+    pages_traces.router,
+    pages_dataset_diff.router,
+    pages_datasets.router,
+    pages_evalsets.router,
+    pages_evaluations.router,
+    pages_standing.router,
+    pages_models.router,
+    pages_session.router,
+)
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
