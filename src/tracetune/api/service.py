@@ -10,14 +10,44 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
-from tracetune.api import health, runs, session, tokens
+from tracetune.api import (
+    baselines,
+    chat,
+    datasets,
+    evalsets,
+    evaluations,
+    health,
+    lineage,
+    models,
+    runs,
+    session,
+    tokens,
+    trace_batches,
+    traces,
+    ungar,
+)
 from tracetune.api.errors import add_error_handlers
 from tracetune.api.guard import Guard
 from tracetune.api.metrics import Metrics
 from tracetune.api.settings import ServiceSettings
 from tracetune.app.service import running_service
 
-ROUTERS = (health.router, tokens.router, session.router, runs.router)
+ROUTERS = (
+    health.router,
+    tokens.router,
+    session.router,
+    trace_batches.router,
+    traces.router,
+    ungar.router,
+    datasets.router,
+    evalsets.router,
+    runs.router,
+    evaluations.router,
+    models.router,
+    baselines.router,
+    chat.router,
+    lineage.router,
+)
 
 
 class Service(FastAPI):

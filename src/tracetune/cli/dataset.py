@@ -144,8 +144,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Rows added, removed and changed (the same prompt, other content) between two datasets."""
+    from tracetune.app.dataset_views import diff_json
     from tracetune.app.datasets import diff_datasets
-    from tracetune.cli.dataset_text import diff_json, diff_lines
+    from tracetune.cli.dataset_text import diff_lines
 
     found = diff_datasets(before, after, num_examples=examples)
     _print(diff_json(found), diff_lines(found, examples), as_json=as_json)

@@ -82,23 +82,11 @@ def _bars(bins: Sequence["Bin"]) -> list[str]:
     ]
 
 
-def diff_json(found: "RowDiff") -> dict[str, Any]:
-    """The whole diff: ids of every row that differs, and the content of the examples."""
-    diff = found.diff
-    return {
-        "before": {"dataset_key": found.before.dataset_key, "content_hash": found.before.content_hash},
-        "after": {"dataset_key": found.after.dataset_key, "content_hash": found.after.content_hash},
-        "summary": _counts(found),
-        "added": list(diff.added),
-        "removed": list(diff.removed),
-        "changed": [change._asdict() for change in diff.changed],
-        "examples": {trace_id: row.trace.to_json() for trace_id, row in found.examples.items()},
-    }
-
-
 def diff_lines(found: "RowDiff", num_examples: int) -> list[str]:
     """Counts, then the first rows of each kind."""
-    counts, diff, rows = _counts(found), found.diff, found.examples
+    from tracetune.app.dataset_views import diff_counts
+
+    counts, diff, rows = diff_counts(found), found.diff, found.examples
     lines = [
         f"{found.before.dataset_key} ({found.before.trace_count:,} rows) → "
         f"{found.after.dataset_key} ({found.after.trace_count:,} rows)",
@@ -161,17 +149,6 @@ def printable(text: str) -> str:
         character if character == "\n" or character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
-
-
-def _counts(found: "RowDiff") -> dict[str, Any]:
-    diff = found.diff
-    return {
-        "added": len(diff.added),
-        "removed": len(diff.removed),
-        "changed": len(diff.changed),
-        "unchanged": diff.num_unchanged,
-        "reordered": diff.reordered,
-    }
 
 
 def _excerpt(row: "StoredTrace") -> str:

@@ -48,11 +48,17 @@ def write_rows(file: Path | IO[bytes], rows: Iterable[StoredTrace]) -> None:
             writer.write_table(pa.Table.from_pylist(group, SCHEMA))
 
 
-def read_rows(file: Path | IO[bytes]) -> Iterator[StoredTrace]:
-    """Every row in order."""
+def read_rows(file: Path | IO[bytes], start: int = 0) -> Iterator[StoredTrace]:
+    """The rows in order from row `start`, counted from 0; row groups before it are not read."""
     with pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(batch_size=1_024):
-            yield from map(_decode, batch.to_pylist())
+        sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
+        group = 0
+        while group < len(sizes) and start >= sizes[group]:
+            start -= sizes[group]
+            group += 1
+        for batch in parquet.iter_batches(batch_size=1_024, row_groups=range(group, len(sizes))):
+            yield from map(_decode, batch.slice(min(start, len(batch))).to_pylist())
+            start -= min(start, len(batch))
 
 
 def _encode(row: StoredTrace) -> dict[str, Any]:

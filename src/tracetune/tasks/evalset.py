@@ -27,6 +27,22 @@ def read_evalset(path: Path) -> tuple[Problem, ...]:
     return read_problems(path, _problem)
 
 
+def parse_evalset(rows: Sequence[Any], where: str) -> tuple[Problem, ...]:
+    """The problems of rows that are in memory already. Raises InputError (`where[index]: …`) as read_evalset does."""
+    problems: dict[str, Problem] = {}
+    for index, row in enumerate(rows):
+        place = f"{where}[{index}]"
+        if not isinstance(row, Mapping):
+            raise InputError(f"{place}: must be a JSON object, got {type(row).__name__}")
+        problem = _problem(row, place)
+        if problem.id in problems:
+            raise InputError(f"{place}: id {problem.id!r} came before; ids must be unique")
+        problems[problem.id] = problem
+    if not problems:
+        raise InputError(f"{where}: holds no problem; an eval set needs at least one")
+    return tuple(problems.values())
+
+
 def write_evalset(problems: Sequence[Problem], path: Path) -> None:
     """Write what read_evalset reads back equal. Raises InputError for ids that repeat, StorageError."""
     repeated = [name for name, count in Counter(problem.id for problem in problems).items() if count > 1]
