@@ -12,6 +12,7 @@ from tracetune.store.open import open_store
 from tracetune.store.rowfile import read_rows, write_rows
 from tracetune.store.traces import add_traces, delete_trace
 
+pytestmark = pytest.mark.usefixtures("database")
 META = {"source": "doc", "nested": {"a": [1, None, 1.5, True, "é"]}}
 
 
@@ -137,6 +138,22 @@ def test_a_build_killed_before_its_table_row_is_listed_by_the_next(home):
     assert save(rows(), build_id="b-2") == first
     with open_store() as store:
         assert [record.build_id for record in list_datasets(store)] == ["b-1"]
+
+
+def test_machines_with_homes_of_their_own_and_one_database_agree_on_one_content(home, tmp_path):
+    def meanwhile():
+        with open_store() as store:
+            save_dataset(store, manifest(rows(answer="first")), lambda: rows(answer="first"), home)
+        return rows(answer="late")
+
+    with open_store() as store:
+        with pytest.raises(Conflict, match="frozen with other content"):
+            save_dataset(store, manifest(rows(answer="late")), meanwhile, tmp_path / "far")
+        with pytest.raises(NotFound):
+            open_dataset("demo-v1", tmp_path / "far")
+        first = manifest(rows(answer="first"), build_id="b-2")
+        assert save_dataset(store, first, lambda: rows(answer="first"), tmp_path / "far").build_id == "b-2"
+        assert len(list_datasets(store)) == 1
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next_of_its_key(home):

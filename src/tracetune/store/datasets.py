@@ -52,9 +52,9 @@ class Dataset:
     folder: Path
     manifest: Manifest
 
-    def iter_traces(self) -> Iterator[StoredTrace]:
-        """Every row in the dataset's order, a row group in memory at a time."""
-        return read_rows(self.folder / ROWS_NAME)
+    def iter_traces(self, start: int = 0) -> Iterator[StoredTrace]:
+        """The rows in the dataset's order from row `start`, a row group in memory at a time."""
+        return read_rows(self.folder / ROWS_NAME, start)
 
 
 def datasets_folder(home: Path | None = None) -> Path:
@@ -96,9 +96,9 @@ def save_dataset(
             found = open_dataset(manifest.dataset_key, home).manifest
             _refuse_other_content(found.content_hash, manifest)
             _refuse_other_name(found, manifest)
+            _record(store, found)
         else:
-            found = _publish(folder, manifest, rows())
-        _record(store, found)
+            found = _publish_and_record(store, folder, manifest, rows())
     return found
 
 
@@ -120,7 +120,7 @@ def read_traces(store: Store, trace_ids: Sequence[str]) -> Iterator[StoredTrace]
         for row in (found[trace_id] for trace_id in wanted if trace_id in found):
             trace = parse_trace(json.loads(row.payload), f"stored trace {row.id}")
             if trace.content_hash() != row.content_hash:
-                raise Corrupt(f"{store.path}: the bytes of trace {row.id} differ from their sha256; restore a backup")
+                raise Corrupt(f"{store.where}: the bytes of trace {row.id} differ from their sha256; restore a backup")
             yield StoredTrace(row.id, row.created_at, trace)
 
 
@@ -158,14 +158,25 @@ def _recorded_hash(store: Store, key: str) -> str | None:
         return connection.scalar(select(datasets.c.content_hash).where(datasets.c.dataset_key == key))
 
 
+def _publish_and_record(store: Store, folder: Path, manifest: Manifest, rows: Iterable[StoredTrace]) -> Manifest:
+    published = _publish(folder, manifest, rows)
+    try:
+        _record(store, published)
+    except Conflict:
+        # A machine with a home of its own was first with other content: the table decides, this build goes.
+        shutil.rmtree(folder)
+        raise
+    return published
+
+
 def _record(store: Store, manifest: Manifest) -> None:
     """List the folder's build; a row left by a folder that was deleted and built again is brought up to date."""
     with store.write() as connection:
-        values = _values(manifest)
-        known = connection.execute(
-            select(datasets.c.build_id).where(datasets.c.dataset_key == manifest.dataset_key)
-        ).scalar()
-        _write_row(connection, known, values)
+        wanted = select(datasets.c.build_id, datasets.c.content_hash)
+        known = connection.execute(wanted.where(datasets.c.dataset_key == manifest.dataset_key)).one_or_none()
+        # Asked again where only one can write: the lock file does not reach a machine with another home.
+        _refuse_other_content(known.content_hash if known else None, manifest)
+        _write_row(connection, known.build_id if known else None, _values(manifest))
 
 
 def _write_row(connection: Connection, known_build: str | None, values: dict[str, Any]) -> None:
