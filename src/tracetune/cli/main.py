@@ -2,7 +2,20 @@
 
 import typer
 
-from tracetune.cli import dataset, db, evaluation, grpo, ingest, quickstart, rollouts, score, serve, token, train
+from tracetune.cli import (
+    dataset,
+    db,
+    evaluation,
+    grpo,
+    ingest,
+    quickstart,
+    rollouts,
+    score,
+    serve,
+    token,
+    train,
+    worker,
+)
 from tracetune.cli.errors import told_errors
 
 app = typer.Typer(
@@ -29,6 +42,8 @@ app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(score.score)
 app.command(rich_help_panel=MODELS)(score.generate)
 app.command(rich_help_panel=SERVICE)(serve.serve)
+app.command(rich_help_panel=SERVICE)(worker.worker)
+app.add_typer(worker.run, name="run", rich_help_panel=SERVICE)
 app.add_typer(token.app, name="token", rich_help_panel=SERVICE)
 
 
