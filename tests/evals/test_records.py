@@ -44,6 +44,13 @@ def test_an_evaluation_survives_its_file(path):
     assert back.model == "tiny"
 
 
+def test_how_each_answer_ended_is_read_back(tmp_path):
+    items = {"a-1": {"stop_reason": "length", "num_tokens": 9}, "a-2": {"stop_reason": 3, "num_tokens": True}}
+    write_result(EvalResult("tiny", ITEMS, {"items": items}), tmp_path / "eval.jsonl")
+    endings = read_result(tmp_path / "eval.jsonl", grade=equal).meta["items"]
+    assert endings == {"a-1": {"stop_reason": "length", "num_tokens": 9}, "a-2": {}, "a-3": {}}
+
+
 def test_every_row_is_a_trace_with_the_contracts_meta(path):
     rows = [parse_trace(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
     meta = rows[0].meta

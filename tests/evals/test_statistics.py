@@ -14,8 +14,10 @@ from tracetune.evals.statistics import (
     holm,
     mcnemar_exact,
     mcnemar_power,
+    mean_interval,
     minimum_detectable_effect,
     paired_interval,
+    sign_flip_p,
     wilson,
 )
 
@@ -147,3 +149,49 @@ def test_claims_about_four_real_models_agree_with_scipy(gsm8k: Path, before, aft
     error = differences.std(ddof=1) / math.sqrt(1319)
     normal = differences.mean() - 1.96 * error, differences.mean() + 1.96 * error
     assert (low, high) == pytest.approx(normal, abs=0.002)
+
+
+def lengths(count: int, shift: float) -> list[float]:
+    return [float(value) for value in np.random.default_rng(count).normal(shift, 4.0, count).round()]
+
+
+@pytest.mark.parametrize(("count", "shift"), [(2, 1.0), (9, 0.0), (120, 1.5)])
+def test_the_interval_of_a_mean_is_scipys_student_interval(count, shift):
+    expected = stats.ttest_1samp(lengths(count, shift), 0.0).confidence_interval(0.9)
+    assert mean_interval(lengths(count, shift), confidence=0.9) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_single_amount_says_nothing_about_its_spread():
+    assert mean_interval([3.0]) == (-math.inf, math.inf)
+    with pytest.raises(ValueError, match="at least one"):
+        mean_interval([])
+
+
+@pytest.mark.parametrize(("count", "shift"), [(5, 3.0), (12, 0.0), (14, 2.0)])
+def test_few_differences_are_flipped_in_every_way(count, shift):
+    values = lengths(count, shift)
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=math.inf, vectorized=True
+    ).pvalue
+    assert sign_flip_p(values) == pytest.approx(expected)
+
+
+def test_many_differences_are_flipped_by_chance_and_by_seed():
+    values = lengths(400, 0.7)
+    p = sign_flip_p(values, seed=3)
+    assert p == sign_flip_p(values, seed=3) != sign_flip_p(values, seed=4)
+    # For many values the flips are nearly normal; 20,000 of them leave a standard error of 0.0012 at p = 0.03.
+    assert p == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue, abs=0.004)
+    assert sign_flip_p([1.0] * 400) == pytest.approx(1 / 20_000)
+
+
+def test_equal_differences_prove_as_much_as_their_signs():
+    assert sign_flip_p([0.0, 0.0]) == sign_flip_p([]) == 1.0
+    assert sign_flip_p([2.0] * 5) == 2 / 2**5
+    assert sign_flip_p([0.1, 0.2, 0.3, 0.0]) == 2 / 2**3
+
+
+def test_a_difference_that_is_not_there_is_found_as_often_as_said():
+    found = [sign_flip_p(np.random.default_rng(seed).normal(0, 1, 12)) < 0.05 for seed in range(800)]
+    # Standard error at 5 %: 0.0077.
+    assert 0.03 <= np.mean(found) <= 0.07

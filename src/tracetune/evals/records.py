@@ -148,7 +148,7 @@ def _item(trace: Trace, known: Mapping[str, Problem], grade: Grade, where: str) 
 def _ending(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """How the answer ended, of what `evals.run` records; a field of another type is left out."""
     kinds = {"stop_reason": str, "num_tokens": int}
-    return {name: meta[name] for name, kind in kinds.items() if isinstance(meta.get(name), kind)}
+    return {name: meta[name] for name, kind in kinds.items() if type(meta.get(name)) is kind}
 
 
 def _response(meta: Mapping[str, Any], final_answer: str, where: str) -> str:
