@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import URL, create_engine, text
 
+PREFIX = "tracetune-pg-"
 TEMPLATE = "tracetune_template"
 # A test's server never meets a power cut; acknowledged commits still survive its own crash.
 SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=200", "listen_addresses=", "shared_buffers=64MB")
@@ -86,7 +87,8 @@ def running_server() -> Iterator[Server | str]:
     if programs is None:
         yield "PostgreSQL is not installed (apt-get install postgresql)"
         return
-    folder = Path(tempfile.mkdtemp(prefix="tracetune-pg-", dir="/tmp"))
+    _clear_orphans()
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
     if (user := unprivileged()) is not None:
         shutil.chown(folder, user)
     folder.chmod(0o755)
@@ -98,6 +100,13 @@ def running_server() -> Iterator[Server | str]:
             server.stop("immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_orphans() -> None:
+    """A server whose folder is gone ends by itself within a minute; it was left by tests that were killed."""
+    for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
+        if not Path("/proc", folder.name.removeprefix(PREFIX).split("-")[0]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_programs() -> Path | None:

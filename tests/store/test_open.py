@@ -39,8 +39,8 @@ def test_the_settings_that_make_a_commit_durable_are_on(home):
 
 def test_the_migrations_make_exactly_the_tables(store):
     with store.read() as connection:
-        # The index of words is each database's own kind; its tests are in test_words.py.
-        options = {"include_object": lambda _, name, *__: not name.startswith("trace_words")}
+        # The index of traces is each database's own kind; its tests are in test_search.py.
+        options = {"include_object": lambda _, name, *__: not name.startswith(("trace_term", "trace_facets"))}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
         assert revision_of(connection) == known_revisions()[-1]
 
@@ -96,6 +96,14 @@ def test_a_url_of_another_kind_is_refused_without_its_password(url, tmp_path, mo
         open_store(tmp_path)
     with open_store(url=f"sqlite:///{tmp_path}/other.db") as store:
         assert store.file == tmp_path / "other.db"
+
+
+def test_options_of_the_url_are_checked_and_never_shown(postgresql):
+    with pytest.raises(InputError, match=r"after \? is not understood.*foo"):
+        open_store(url=f"{postgresql.url}&foo=secret")
+    with open_store(url=f"{postgresql.url}&sslpassword=secret&connect_timeout=2") as store:
+        assert "secret" not in store.where
+        assert count_traces(store) == 0
 
 
 def test_the_environment_names_the_database_and_the_home_only_the_files(home, tmp_path, monkeypatch):

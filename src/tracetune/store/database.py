@@ -88,7 +88,7 @@ def connect(target: URL, wait_seconds: float = WAIT_SECONDS) -> Store:
     closing = ExitStack()
     closing.callback(engine.dispose)
     is_file = target.get_backend_name() == "sqlite"
-    where = str(target.database) if is_file else target.render_as_string(hide_password=True)
+    where = str(target.database) if is_file else _without_secrets(target)
     return Store(where, engine, wait_seconds, closing)
 
 
@@ -108,8 +108,14 @@ def database_url(home: Path | None = None, url: str | None = None) -> URL:
     if kind == "postgresql" and parsed.database:
         return parsed
     raise InputError(
-        f"DATABASE_URL: must be postgresql://USER@HOST/NAME or sqlite:///FILE, got {parsed.render_as_string()!r}"
+        f"DATABASE_URL: must be postgresql://USER@HOST/NAME or sqlite:///FILE, got {_without_secrets(parsed)!r}"
     )
+
+
+def _without_secrets(url: URL) -> str:
+    # Options may hold passwords too; the folder of a socket stands where others have their host.
+    shown = {"host": url.query["host"]} if "host" in url.query else {}
+    return url.set(query=shown).render_as_string(hide_password=True)
 
 
 def _engine(target: URL, wait_seconds: float) -> Engine:

@@ -35,10 +35,7 @@ IDLE_SECONDS = 60
 
 def postgres_engine(url: URL, wait_seconds: float) -> Engine:
     """Connections to the server. Raises Unavailable without the driver, with the command that installs it."""
-    try:
-        import psycopg  # noqa: F401
-    except ImportError as error:
-        raise Unavailable('PostgreSQL needs its driver; run pip install "tracetune[postgres]"') from error
+    _check_options(url)
     asked = {name: value for name, value in CONNECT.items() if name not in url.query}
     driver = url.set(drivername="postgresql+psycopg")
     engine = create_engine(driver, connect_args=asked, pool_timeout=wait_seconds, **POOL)
@@ -64,6 +61,18 @@ def require_utf8(connection: Connection, where: str) -> None:
     encoding = connection.scalar(text("SHOW server_encoding"))
     if encoding != "UTF8":
         raise InputError(f"{where}: its encoding must be UTF8, got {encoding}; create it with ENCODING 'UTF8'")
+
+
+def _check_options(url: URL) -> None:
+    try:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import make_conninfo
+    except ImportError as error:
+        raise Unavailable('PostgreSQL needs its driver; run pip install "tracetune[postgres]"') from error
+    try:
+        make_conninfo("", **dict.fromkeys(url.query, ""))
+    except ProgrammingError as error:
+        raise InputError(f"DATABASE_URL: what stands after ? is not understood ({str(error).strip()})") from None
 
 
 def _begin(connection: Connection) -> None:
