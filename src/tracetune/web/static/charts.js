@@ -30,6 +30,9 @@ function axis(space) {
   };
 }
 
+// Room for the longest label of a vertical axis.
+const room = (_, labels) => Math.max(30, 10 + 6.4 * Math.max(0, ...(labels ?? []).map((label) => label.length)));
+
 // `lines` are {label, band?}; `pick` is told the step that was clicked, `read` the index under the cursor or null.
 export function chart(element, lines, { pick, read, spanGaps = false } = {}) {
   const series = [{}];
@@ -48,7 +51,7 @@ export function chart(element, lines, { pick, read, spanGaps = false } = {}) {
   const plot = new uPlot({
     width: Math.max(element.clientWidth, 120), height: element.clientHeight || 180,
     padding: [8, 6, 0, 0], legend: { show: false }, scales: { x: { time: false } },
-    series, bands, axes: [axis(60), { ...axis(34), size: 46 }],
+    series, bands, axes: [{ ...axis(60), size: 22 }, { ...axis(34), size: room }],
     cursor: { sync: { key: "steps" }, drag: { x: true, y: false }, points: { show: false } },
     hooks: { setCursor: [(u) => read?.(u.cursor.idx ?? null)] },
   }, [[], ...series.slice(1).map(() => [])], element);
