@@ -9,7 +9,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from tracetune.api.auth import authorize
 from tracetune.api.errors import ApiError
@@ -31,10 +31,45 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Incoming:
+    """The messages of one body, each waited for only so long."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.more = True
+
+    async def __call__(self) -> Message:
+        """The next message. Raises ApiError 408 when nothing comes."""
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                message = await self.receive()
+        except TimeoutError:
+            told = f"body: nothing came for {STALL_SECONDS:g} s; send it again"
+            raise ApiError(408, told, headers={"Connection": "close"}) from None
+        self.more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def discard(self) -> None:
+        """Read on and throw away, within bounds."""
+        left = LINGER_BYTES
+        while self.more and left > 0:
+            left -= len((await self()).get("body", b""))
+
+
 class StrictRequest(Request):
     """A request whose body is measured while it is read; `max_bytes` None leaves that to the route."""
 
-    max_bytes: int | None = None
+    def __init__(self, scope: Scope, incoming: Incoming, max_bytes: int | None) -> None:
+        super().__init__(scope, incoming)
+        self.incoming = incoming
+        self.max_bytes = max_bytes
+
+    async def check_length(self) -> None:
+        """Refuse at once what says that it is too large."""
+        length = self.headers.get("content-length", "")
+        if self.max_bytes is not None and length.isdecimal() and int(length) > self.max_bytes:
+            await self.incoming.discard()
+            raise too_large(self.max_bytes)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes. Raises ApiError 413 once it is over the limit, 408 when it stalls."""
@@ -42,7 +77,7 @@ class StrictRequest(Request):
         async for chunk in super().stream():
             read += len(chunk)
             if self.max_bytes is not None and read > self.max_bytes:
-                await _discard(self.receive)
+                await self.incoming.discard()
                 raise too_large(self.max_bytes)
             yield chunk
 
@@ -80,14 +115,10 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             await authorize(request, self.rules[SCOPE_KEY])
             _check_query(request, takes_query, self.rules.get(QUERY_KEY))
-            own = StrictRequest(request.scope, _patient(request.receive))
-            own.max_bytes = _limit(request, self.rules[LIMIT_KEY])
+            own = StrictRequest(request.scope, Incoming(request.receive), _limit(request, self.rules[LIMIT_KEY]))
             if takes_body:
                 _check_media_type(request)
-            length = request.headers.get("content-length", "")
-            if own.max_bytes is not None and length.isdecimal() and int(length) > own.max_bytes:
-                await _discard(own.receive)
-                raise too_large(own.max_bytes)
+            await own.check_length()
             return await answer_once(own, self.rules, handle)
 
         return strict
@@ -103,27 +134,6 @@ class Router(APIRouter):
 def _limit(request: Request, name: str) -> int | None:
     settings = request.app.state.settings
     return {"trace": settings.trace_max_bytes, "body": settings.body_max_bytes, "stream": None}[name]
-
-
-def _patient(receive: Receive) -> Receive:
-    async def receive_soon() -> Message:
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                return await receive()
-        except TimeoutError:
-            told = f"body: nothing came for {STALL_SECONDS:g} s; send it again"
-            raise ApiError(408, told, headers={"Connection": "close"}) from None
-
-    return receive_soon
-
-
-async def _discard(receive: Receive) -> None:
-    left = LINGER_BYTES
-    while left > 0:
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return
 
 
 def _check_media_type(request: Request) -> None:
