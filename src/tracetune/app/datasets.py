@@ -26,7 +26,7 @@ from tracetune.store import datasets as records
 from tracetune.store import evalsets
 from tracetune.store.datasets import Dataset, DatasetRecord, open_dataset
 from tracetune.store.manifest import SCHEMA_VERSION, Manifest, Origin, make_dataset_key, summarise, total_chars
-from tracetune.store.open import open_store
+from tracetune.store.open import Store, open_store
 from tracetune.store.rowfile import read_rows, write_rows
 from tracetune.store.traces import iter_traces
 
@@ -59,42 +59,65 @@ def build_dataset(
     _check_json(filters=filters, provenance=origin.provenance)
     if cleaning.near_dedup is not None:
         check_threshold(cleaning.near_dedup)
-    with open_store(home) as store, _spool_file(home) as spool:
-        check = ContaminationCheck(tuple(evalsets.iter_evalsets(store)), cleaning.contamination)
+    with open_store(home) as store, spool_file(home) as spool:
         ids = select_ids(iter_traces(store), filters=filters, limit=limit, strategy=strategy, seed=seed)
-        num_selected = len(ids)
         if not ids:
             raise InputError(
                 f"dataset {key}: no trace matches the filters {filters}; ingest traces or loosen the filters"
             )
         write_rows(spool, records.read_traces(store, ids))
         del ids  # of a million traces, 85 MB
-        cleaned = clean(lambda: read_rows(spool), check, cleaning)
-        summary = summarise(cleaned.keep(read_rows(spool)))
-        if summary.stats is None:
-            raise InputError(
-                f"dataset {key}: no row is left of {num_selected}, all show problems of registered eval sets"
-            )
-        manifest = Manifest(
-            dataset_key=key,
-            build_id=new_id(),
-            dataset_name=name,
-            dataset_version=version,
-            dataset_schema_version=SCHEMA_VERSION,
-            created_at=utc_now(),
-            filters=filters,
-            selection_strategy=strategy,
-            limit=limit,
-            seed=seed,
-            trace_ids=summary.trace_ids,
-            trace_count=len(summary.trace_ids),
-            stats=summary.stats,
-            origin=origin,
-            content_hash=summary.content_hash,
-            dedup=cleaned.dedup,
-            contamination=cleaned.contamination,
-        )
-        return records.save_dataset(store, manifest, lambda: cleaned.keep(read_rows(spool)), home)
+        choice = Choice(filters, strategy, limit, seed)
+        return freeze(store, spool, (name, version), choice, cleaning=cleaning, origin=origin, home=home)
+
+
+class Choice(NamedTuple):
+    """How the rows of a dataset were chosen; `strategy` is `chosen` for rows named one by one."""
+
+    filters: Mapping[str, Any]
+    strategy: str
+    limit: int
+    seed: int | None = None
+
+
+def freeze(
+    store: Store,
+    spool: IO[bytes],
+    named: tuple[str, str],
+    choice: Choice,
+    *,
+    cleaning: Cleaning,
+    origin: Origin,
+    home: Path | None,
+) -> Manifest:
+    """Clean the spooled rows and freeze the rest as (name, version). Raises InputError, Conflict as a build does."""
+    key = make_dataset_key(*named)
+    check = ContaminationCheck(tuple(evalsets.iter_evalsets(store)), cleaning.contamination)
+    cleaned = clean(lambda: read_rows(spool), check, cleaning)
+    summary = summarise(cleaned.keep(read_rows(spool)))
+    if summary.stats is None:
+        num_selected = cleaned.contamination["rows_checked"]
+        raise InputError(f"dataset {key}: no row is left of {num_selected}, all show problems of registered eval sets")
+    manifest = Manifest(
+        dataset_key=key,
+        build_id=new_id(),
+        dataset_name=named[0],
+        dataset_version=named[1],
+        dataset_schema_version=SCHEMA_VERSION,
+        created_at=utc_now(),
+        filters=choice.filters,
+        selection_strategy=choice.strategy,
+        limit=choice.limit,
+        seed=choice.seed,
+        trace_ids=summary.trace_ids,
+        trace_count=len(summary.trace_ids),
+        stats=summary.stats,
+        origin=origin,
+        content_hash=summary.content_hash,
+        dedup=cleaned.dedup,
+        contamination=cleaned.contamination,
+    )
+    return records.save_dataset(store, manifest, lambda: cleaned.keep(read_rows(spool)), home)
 
 
 def recheck_contamination(key: str, home: Path | None = None) -> dict[str, Any] | None:
@@ -212,10 +235,14 @@ class Bin(NamedTuple):
     num_rows: int
 
 
-def length_histogram(dataset: Dataset, num_bins: int = 10) -> list[Bin]:
-    """Rows by their characters of prompt, steps and answer, in bins of equal width."""
+def length_histogram(dataset: Dataset, num_bins: int = 10, span: tuple[int, int] | None = None) -> list[Bin]:
+    """Rows by their characters of prompt, steps and answer, in bins of equal width.
+
+    `span` is the shortest and longest length that the bins must hold; None takes the dataset's own.
+    """
     lengths = [total_chars(row.trace) for row in dataset.iter_traces()]
-    low, width = min(lengths), (max(lengths) - min(lengths)) // num_bins + 1
+    low, high = span or (min(lengths), max(lengths))
+    width = (high - low) // num_bins + 1
     counts = [0] * num_bins
     for length in lengths:
         counts[(length - low) // width] += 1
@@ -231,7 +258,7 @@ def _check_json(**values: Any) -> None:
 
 
 @contextmanager
-def _spool_file(home: Path | None) -> Iterator[IO[bytes]]:
+def spool_file(home: Path | None) -> Iterator[IO[bytes]]:
     """A file without a name on the datasets' disk: gone with the process, however that ends."""
     folder = records.datasets_folder(home)
     try:

@@ -106,9 +106,17 @@ def label(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
 
 
-def trace_words(trace: Trace) -> list[str]:
-    """A few short values of meta that tell a trace from its neighbours."""
-    found = ((path, label(value)) for path, value in leaves(trace.meta or {}))
-    short = [f"{path} {text}" for path, text in found if path != "source" and len(text) <= MAX_WORD_CHARS]
-    source = (trace.meta or {}).get("source")
-    return ([source] if isinstance(source, str) else []) + short[:MAX_WORDS]
+def telling_words(shown: Sequence[Trace]) -> list[list[str]]:
+    """For each trace a few short values of meta that tell it from the others on the page."""
+    found = [[(path, label(value)) for path, value in leaves(trace.meta or {})] for trace in shown]
+    counts = Counter(pair for pairs in found for pair in set(pairs))
+    common = {pair for pair, count in counts.items() if count == len(shown) > 1}
+    order = {key: place for place, key in enumerate(FAMILIAR)}
+    kept = [
+        [(path, text) for path, text in pairs if (path, text) not in common and len(text) <= MAX_WORD_CHARS]
+        for pairs in found
+    ]
+    return [
+        [f"{path} {text}" for path, text in sorted(pairs, key=lambda pair: order.get(pair[0], len(order)))[:MAX_WORDS]]
+        for pairs in kept
+    ]

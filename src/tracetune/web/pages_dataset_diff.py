@@ -27,6 +27,7 @@ def diff_page(request: Request, key: str, other: str) -> HTMLResponse:
     home = request.app.state.settings.home
     found = diff_datasets(key, other, num_examples=NUM_EXAMPLES, home=home)
     diff, examples = found.diff, found.examples
+    before, after = open_dataset(key, home), open_dataset(other, home)
     return render(
         request,
         "dataset_diff.html",
@@ -39,8 +40,8 @@ def diff_page(request: Request, key: str, other: str) -> HTMLResponse:
         changes=[_change(examples[change.before], examples[change.after]) for change in diff.changed[:NUM_EXAMPLES]],
         added=[examples[trace_id] for trace_id in diff.added[:NUM_EXAMPLES]],
         removed=[examples[trace_id] for trace_id in diff.removed[:NUM_EXAMPLES]],
-        lengths_before=lengths(open_dataset(key, home)),
-        lengths_after=lengths(open_dataset(other, home)),
+        lengths_before=lengths(before, after),
+        lengths_after=lengths(after, before),
     )
 
 

@@ -25,6 +25,7 @@ from tracetune.web.wording import number, query, segment
 
 router = Router(tags=["pages"])
 
+NUM_BINS = 16
 FORMATS = ("trace", "tunix_sft", "training_example")
 DEFAULTS = {
     "dataset_name": "",
@@ -169,18 +170,21 @@ def _origin(manifest: Manifest) -> list[tuple[str, str]]:
     return [(name, value) for name, value in named if value]
 
 
-def lengths(dataset: Dataset) -> list[tuple[str, int]]:
-    """The histogram of one dataset's row lengths, with the bounds of each bin as text."""
-    manifest = dataset.manifest
-    bins = _lengths(dataset.folder, manifest.rows_sha256, manifest.trace_count)
+def lengths(dataset: Dataset, beside: Dataset | None = None) -> list[tuple[str, int]]:
+    """One dataset's row lengths as (bin, rows), over the bins that `beside` has too."""
+    bins = _lengths(dataset.folder, dataset.manifest.rows_sha256, None)
+    if beside is not None:
+        other = _lengths(beside.folder, beside.manifest.rows_sha256, None)
+        span = (min(bins[0].low, other[0].low), max(bins[-1].high, other[-1].high) - 1)
+        bins = _lengths(dataset.folder, dataset.manifest.rows_sha256, span)
     return [(f"{number(low)}–{number(high - 1)}", count) for low, high, count in bins]
 
 
 @lru_cache(maxsize=256)
-def _lengths(folder: Path, rows_sha256: str, num_rows: int) -> list[Bin]:
+def _lengths(folder: Path, rows_sha256: str, span: tuple[int, int] | None) -> list[Bin]:
     """Rows never change, so they are read once; `rows_sha256` is there for a folder that was built again."""
     del rows_sha256
-    return length_histogram(open_dataset(folder.name, folder.parent.parent), num_bins=12 if num_rows < 1000 else 24)
+    return length_histogram(open_dataset(folder.name, folder.parent.parent), NUM_BINS, span)
 
 
 def _registered(home: Path) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from tracetune.web.wording import query
 router = Router(tags=["pages"])
 
 MAX_MODELS, MAX_PROMPT_CHARS = 4, 20_000
+MAX_TOKENS, MAX_TEMPERATURE = 2_048, 10.0
 CHAT = {"prompt": "", "system": "", "max_tokens": "200", "temperature": "0", "seed": "0"}
 
 
@@ -83,8 +84,9 @@ def model_page(request: Request, model_id: str) -> HTMLResponse:
 
 @router.get("/chat", **page_rule("read"))
 def chat_form(request: Request, model: str = "tiny", other: str = "") -> HTMLResponse:
-    """Ask one or several models the same."""
-    return _chat_page(request, CHAT, [model, *([other] if other else [])])
+    """Ask one or several models the same; beside the base stands the newest other model unless one is named."""
+    known = [reference for reference, _ in model_choices(request.app.state.settings.home) if reference != model]
+    return _chat_page(request, CHAT, [model, other or next(iter(known), "")])
 
 
 @router.post("/chat", **page_rule("train"))
@@ -112,6 +114,11 @@ def _asked(form: Fields, given: dict[str, str], references: Sequence[str]) -> di
     except ValueError:
         raise InputError(f"temperature: must be a number, got {given['temperature'][:40]!r}") from None
     max_tokens, seed = form.number("max_tokens") or 200, form.number("seed") or 0
+    if not (1 <= max_tokens <= MAX_TOKENS and 0 <= temperature <= MAX_TEMPERATURE and 0 <= seed < 2**32):
+        raise InputError(
+            f"chat: asks for 1 to {MAX_TOKENS} tokens, a temperature of 0 to {MAX_TEMPERATURE:g} and a seed of at "
+            f"least 0, got {max_tokens}, {temperature:g} and {seed}"
+        )
     return {"messages": messages, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
 
 
@@ -142,7 +149,7 @@ def _chat_page(
         twin="/api/models",
         status=status,
         form=form,
-        chosen=[*references, *[""] * MAX_MODELS][: max(2, len(references))],
+        chosen=[*references, "", ""][: max(2, len(references))],
         models=model_choices(request.app.state.settings.home),
         answers=answers,
         problem=problem,

@@ -1,6 +1,6 @@
 """Traces: the browser with its words and facets, one trace as a conversation, two side by side, one added by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from tracetune.app import traces
 from tracetune.core.errors import InputError
 from tracetune.core.strict_json import parse_json
 from tracetune.core.trace import StoredTrace, parse_trace
-from tracetune.web.facets import Browsing, facet_groups, label, leaves, trace_words
+from tracetune.web.facets import Browsing, facet_groups, label, leaves, telling_words
 from tracetune.web.forms import Form
 from tracetune.web.render import page_rule, render
 from tracetune.web.wording import query
@@ -52,7 +52,7 @@ def browser(
         request,
         "traces.html",
         twin=browsing.url("/api/traces", cursor=cursor),
-        rows=[_row(stored) for stored in found.items],
+        rows=_rows(found.items),
         q=q or "",
         filters=browsing.parameters(),
         chips=browsing.chips(),
@@ -64,9 +64,12 @@ def browser(
     )
 
 
-def _row(stored: StoredTrace) -> dict[str, Any]:
-    words = trace_words(stored.trace)
-    return {"id": stored.id, "trace": stored.trace, "created_at": stored.created_at, "words": words}
+def _rows(found: Sequence[StoredTrace]) -> list[dict[str, Any]]:
+    words = telling_words([stored.trace for stored in found])
+    return [
+        {"id": stored.id, "trace": stored.trace, "created_at": stored.created_at, "words": told}
+        for stored, told in zip(found, words, strict=True)
+    ]
 
 
 @router.post("/traces/chosen", **page_rule("read"))
