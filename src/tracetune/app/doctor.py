@@ -13,6 +13,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from tracetune.core.errors import TracetuneError
 from tracetune.core.home import home_folder
 
 Status = Literal["ok", "note", "problem"]
@@ -32,8 +33,9 @@ class Finding:
 
 def doctor(home: Path | None = None) -> list[Finding]:
     """Look at Python, packages, devices, disk, database and keys; no network, nothing written."""
-    checks = (_python(), packages(requires("tracetune") or []), _devices(), _extras(), _sqlite(), _git(), _hub())
-    return [finding for check in checks for finding in check] + list(disk(home_folder(home)))
+    machine = (_python(), packages(requires("tracetune") or []), _devices(), _extras(), _sqlite(), _git(), _hub())
+    records = (database(home), disk(home_folder(home)))
+    return [finding for check in (*machine, *records) for finding in check]
 
 
 def _python() -> Iterator[Finding]:
@@ -97,6 +99,24 @@ def _hub() -> Iterator[Finding]:
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in {"", "0"}
     detail = "HF_HUB_OFFLINE is set: only cached models" if offline else "downloads allowed when a model asks for one"
     yield Finding("model hub", "ok", detail)
+
+
+def database(home: Path | None = None) -> Iterator[Finding]:
+    """Whether the database that DATABASE_URL or `home` means answers, in this code's schema."""
+    from tracetune.app.database import database_status
+
+    try:
+        found = database_status(home)
+    except TracetuneError as error:
+        yield Finding("database", "problem", str(error), "see that DATABASE_URL names a database that answers")
+        return
+    detail = f"{found.where}, schema {found.revision or 'not made yet'}"
+    if found.is_newer:
+        yield Finding("database", "problem", f"{detail} is newer than {found.newest}", "upgrade tracetune")
+    elif found.is_current or found.kind == "sqlite":
+        yield Finding("database", "ok", detail)
+    else:
+        yield Finding("database", "problem", f"{detail}, needs {found.newest}", "tracetune db upgrade")
 
 
 def disk(home: Path, min_free_gib: float = MIN_FREE_GIB) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tracetune.app.database import check_database
 from tracetune.app.worker import Supervisor
 from tracetune.core.errors import TracetuneError
 from tracetune.core.home import home_folder
@@ -15,7 +16,7 @@ LEAST_FREE_BYTES = 256 * 2**20
 
 
 class Readiness(NamedTuple):
-    """Each False names what is missing; the schema is checked whenever a store is opened."""
+    """Each False names what is missing; the database must answer, in this code's schema."""
 
     database: bool
     disk: bool
@@ -46,8 +47,7 @@ def running_service(home: Path, *, run_slots: int) -> Iterator[None]:
 def readiness(home: Path) -> Readiness:
     """Does the database answer, and is there room to write?"""
     try:
-        with open_store(home) as store, store.read() as connection:
-            connection.exec_driver_sql("SELECT 1")
+        check_database(home)
         database = True
     except TracetuneError:
         database = False
