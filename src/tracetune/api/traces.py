@@ -82,7 +82,7 @@ class FacetView(BaseModel):
     """A value of meta and how many traces have it; counts stop at 10,000."""
 
     value: str | int | float | bool | None
-    count: int
+    num_traces: int
 
 
 class FacetList(BaseModel):
