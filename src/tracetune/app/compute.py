@@ -66,6 +66,8 @@ class Compute:
         Raises InputError for a reference or conversation that cannot be used, NotFound, and Unavailable when the model
         is not on this machine, takes too long, or does not fit into memory.
         """
+        if not messages or messages[-1]["role"] != "user":
+            raise InputError("messages: the last one must be the user's, so that there is something to answer")
         sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         asked = {"model": resolve_model(model, self._home), "messages": [dict(item) for item in messages]}
         return self._chat.ask({"op": "chat", **asked, **sampling})
