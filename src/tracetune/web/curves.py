@@ -71,6 +71,11 @@ PANELS = (
             ("clip_share", "ratio clipped"),
         ),
     ),
+    Panel(
+        "Trouble",
+        "Completions that could not be rewarded, and answers that the checker ran out of time on.",
+        (("error_share", "errors"), ("timeout_share", "timeouts")),
+    ),
     Panel("Entropy", "Nats a token; near zero the policy has stopped exploring.", (("entropy", "entropy"),)),
     Panel("Gradient norm", "Before clipping.", (("grad_norm", "norm"),)),
     Panel("Learning rate", "", (("learning_rate", "rate"),)),

@@ -114,6 +114,7 @@ def _form(
     return render(
         request,
         "launch.html",
+        twin="/api/runs",
         status=status,
         kind=kind,
         form=form,

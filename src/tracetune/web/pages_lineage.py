@@ -22,6 +22,7 @@ def graph(request: Request, kind: Kind, id: str) -> HTMLResponse:
         "lineage.html",
         twin="/api/lineage" + query({"kind": kind, "id": id}),
         start=found.nodes[found.start],
+        start_address=address(found.nodes[found.start]),
         nodes=[(node, box, address(node)) for node, box in zip(found.nodes, placed.boxes, strict=True)],
         edges=[
             (found.nodes[edge.source], edge.verb, found.nodes[edge.target], path)

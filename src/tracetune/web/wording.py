@@ -116,6 +116,16 @@ def short(identifier: str | None) -> str:
     return DASH if not identifier else identifier[:8]
 
 
+def reference(text: str) -> str:
+    """A reference to a model with its id cut short; an alias stays as it is.
+
+    >>> reference("run:caf9332e-eb01-4dac-b826-86c0c63a159c"), reference("tiny")
+    ('run:caf9332e', 'tiny')
+    """
+    kind, _, identifier = text.partition(":")
+    return f"{kind}:{short(identifier)}" if identifier and kind in ("run", "model") else text
+
+
 def clip(text: str, num_chars: int = 200) -> str:
     """On one line, and cut with an ellipsis where it is longer."""
     line = " ".join(text[: 4 * num_chars].split())
@@ -155,6 +165,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "stamp": stamp,
     "num_bytes": num_bytes,
     "short": short,
+    "reference": reference,
     "clip": clip,
     "pretty": pretty,
     "query": query,

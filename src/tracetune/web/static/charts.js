@@ -7,6 +7,8 @@ const colour = (place) => css(`--c${Math.min(place + 1, 8)}`);
 export function told(value) {
   if (value === null || value === undefined) return "–";
   if (Number.isInteger(value) || (Math.abs(value) >= 1000 && Math.abs(value) < 1e15)) return Math.round(value).toLocaleString("en");
+  // The server writes small numbers so too (`wording.number`).
+  if (value !== 0 && Math.abs(value) < 1e-4) return Number(value.toPrecision(4)).toExponential().replace(/e([+-])(\d)$/, "e$10$2");
   return String(Number(value.toPrecision(4)));
 }
 
@@ -33,15 +35,23 @@ function axis(space) {
 // Room for the longest label of a vertical axis.
 const room = (_, labels) => Math.max(30, 10 + 6.4 * Math.max(0, ...(labels ?? []).map((label) => label.length)));
 
+// A level line gets room above and below instead of uPlot's 0 to 100.
+function range(_, low, high) {
+  if (low === null) return [0, 1];
+  if (low !== high) return uPlot.rangeNum(low, high, 0.08, true);
+  const room = Math.abs(low) / 4 || 0.5;
+  return [low - room, high + room];
+}
+
 // `lines` are {label, band?}; `pick` is told the step that was clicked, `read` the index under the cursor or null.
-export function chart(element, lines, { pick, read, spanGaps = false } = {}) {
+export function chart(element, lines, { pick, read } = {}) {
   const series = [{}];
   const bands = [];
   lines.forEach((_, place) => {
     const stroke = () => colour(place);
     // The raw line stays visible, faint, behind the smoothed one.
-    series.push({ stroke: () => colour(place) + "55", width: 1, spanGaps, points: { show: false } });
-    series.push({ stroke, width: 1.8, spanGaps, points: { show: (u) => u.data[0].length < 30, size: 5, fill: stroke } });
+    series.push({ stroke: () => colour(place) + "55", width: 1, spanGaps: true, points: { show: false } });
+    series.push({ stroke, width: 1.8, spanGaps: true, points: { show: (u) => u.data[0].length < 30, size: 5, fill: stroke } });
   });
   if (lines[0].band) {
     const edge = { stroke: "transparent", width: 0, points: { show: false } };
@@ -50,7 +60,7 @@ export function chart(element, lines, { pick, read, spanGaps = false } = {}) {
   }
   const plot = new uPlot({
     width: Math.max(element.clientWidth, 120), height: element.clientHeight || 180,
-    padding: [8, 6, 0, 0], legend: { show: false }, scales: { x: { time: false } },
+    padding: [8, 6, 0, 0], legend: { show: false }, scales: { x: { time: false }, y: { range } },
     series, bands, axes: [{ ...axis(60), size: 22 }, { ...axis(34), size: room }],
     cursor: { sync: { key: "steps" }, drag: { x: true, y: false }, points: { show: false } },
     hooks: { setCursor: [(u) => read?.(u.cursor.idx ?? null)] },

@@ -25,7 +25,7 @@ async function draw() {
     const read = (place) => columns.forEach((column, run) => {
       values[run].textContent = told(place === null ? column.findLast((value) => value !== null) : column[place]);
     });
-    const drawn = chart(canvas, ids.map(() => ({})), { read, spanGaps: true });
+    const drawn = chart(canvas, ids.map(() => ({})), { read });
     return () => { drawn.set(steps, columns, null, Number(slider.value)); read(null); };
   });
   const again = () => all.forEach((redraw) => redraw());
