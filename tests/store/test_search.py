@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tracetune.core.errors import InputError
 from tracetune.core.filters import matches, text_filter
 from tracetune.core.trace import Step, Trace
+from tracetune.store.intersect import intersect
 from tracetune.store.open import Store
-from tracetune.store.search import iter_seqs
 from tracetune.store.traces import add_traces, delete_trace, list_traces
 from tracetune.store.words import query_words, trace_words
 
@@ -62,10 +62,10 @@ class Numbers(NamedTuple):
 
     numbers: frozenset[int]
 
-    def page(self, connection, upto: int, size: int) -> list[int]:  # noqa: ARG002
+    def page(self, upto: int, size: int) -> list[int]:
         return sorted((number for number in self.numbers if number <= upto), reverse=True)[:size]
 
-    def among(self, connection, seqs) -> set[int]:  # noqa: ARG002
+    def among(self, seqs) -> set[int]:
         return self.numbers & set(seqs)
 
 
@@ -73,8 +73,7 @@ class Numbers(NamedTuple):
 @given(st.lists(st.frozensets(st.integers(1, 60)), min_size=1, max_size=4), st.integers(0, 70), st.integers(1, 9))
 def test_rounds_of_any_size_give_the_common_numbers_newest_first(numbers, upto, first_page):
     common = frozenset.intersection(*numbers)
-    indexes = [Numbers(item) for item in numbers]
-    rounds = iter_seqs(None, indexes, upto, first_page=first_page)
+    rounds = intersect([Numbers(item) for item in numbers], upto, first_page=first_page)
     assert list(rounds) == sorted((number for number in common if number <= upto), reverse=True)
 
 

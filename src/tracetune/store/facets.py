@@ -6,16 +6,13 @@ Different values may share a number: whoever reads by it checks the trace (`core
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import Connection
-
 from tracetune.core.filters import VERSION_KEY, AnyOf
 from tracetune.core.trace import Trace
-from tracetune.store.bulk import insert_rows
 
 # Facets of the store's own; no path hashes to 0.
 EVERY = 0
@@ -53,20 +50,6 @@ def wanted_facets(key: str, wanted: Any) -> tuple[int, ...]:
     """The facets of which a trace that matches the filter must have one."""
     values = wanted.values if isinstance(wanted, AnyOf) else (wanted,)
     return tuple(sorted({facet(key, value) for value in values} | {PARTIAL}))
-
-
-def index_facets(connection: Connection, rows: Iterable[tuple[int, Iterable[int]]]) -> None:
-    """Index (seq, facets) of new traces."""
-    # In the index's own order, so that neighbours are written to one page.
-    pairs = sorted((number, seq) for seq, facets in rows for number in facets)
-    insert_rows(connection, "trace_facets", ("facet", "seq"), pairs)
-
-
-def forget_facets(connection: Connection, seq: int, facets: Iterable[int]) -> None:
-    """Take a trace out of the index."""
-    mark = "?" if connection.dialect.name == "sqlite" else "%s"
-    pairs = [(number, seq) for number in facets]
-    connection.exec_driver_sql(f"DELETE FROM trace_facets WHERE facet = {mark} AND seq = {mark}", pairs)
 
 
 def _values(meta: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -71,16 +71,6 @@ eval_sets = Table(
     sqlite_autoincrement=True,
 )
 
-# One row per value of a trace's meta (`store.facets`), so that a filter reads an index instead of every trace.
-# `facet` is a 63-bit hash of path and value; whoever reads by it checks the trace itself.
-trace_facets = Table(
-    "trace_facets",
-    metadata,
-    Column("facet", BigInteger, primary_key=True, autoincrement=False),
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    sqlite_with_rowid=False,
-)
-
 trace_scores = Table(
     "trace_scores",
     metadata,

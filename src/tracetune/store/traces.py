@@ -11,19 +11,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, func, select, text
 
 from tracetune.core.errors import NotFound
-from tracetune.core.filters import matches
 from tracetune.core.ids import utc_now
 from tracetune.core.trace import StoredTrace, Trace
 from tracetune.store.bulk import insert_rows
-from tracetune.store.facets import forget_facets, index_facets, trace_facets
+from tracetune.store.index_entry import MAX_SEQ, Entry
 from tracetune.store.open import Store
-from tracetune.store.search import MAX_SEQ, indexes, iter_seqs
 from tracetune.store.tables import trace_scores, traces
+from tracetune.store.trace_index import Question, ask, index_entry, index_of
 from tracetune.store.trace_rows import COLUMNS, ROW_COLUMNS, decode_payload, decode_row, encode_row
-from tracetune.store.words import forget_words, index_words, trace_words
 
 LOOKUP_SIZE = 1_000
-CHECKED_AT_ONCE = 200
 
 
 class AddedTraces(NamedTuple):
@@ -52,9 +49,11 @@ def add_traces(store: Store, new_traces: Sequence[Trace]) -> AddedTraces:
     ids = tuple(row["id"] for row in rows)
     with store.read() as connection:
         known = _known_ids(connection, ids)
-    # Words and facets are worked out before the transaction, so that it holds up other writers less.
+    # What the index holds is worked out before the transaction, so that it holds up other writers less.
     fresh = {
-        row["id"]: _Entry(row, trace) for row, trace in zip(rows, new_traces, strict=True) if row["id"] not in known
+        row["id"]: _New(row, index_entry(0, trace))
+        for row, trace in zip(rows, new_traces, strict=True)
+        if row["id"] not in known
     }
     created: tuple[str, ...] = ()
     if fresh:
@@ -77,14 +76,15 @@ def list_traces(
     `before` goes on after the row of that `seq`, at the same cost for every page; `offset` passes over that
     many first. Raises InputError for a `q` without words.
     """
-    filters = filters or {}
-    searched = indexes(q, filters)
+    question = ask(q, filters)
+    upto = MAX_SEQ if before is None else before - 1
     with store.read() as connection:
-        seqs = iter_seqs(connection, searched, MAX_SEQ if before is None else before - 1)
-        if not filters:
-            wanted = list(islice(seqs, offset, offset + limit))
-            return list(_rows(store, connection, wanted))
-        return list(islice(_matching(store, connection, seqs, filters), offset, offset + limit))
+        index = index_of(connection)
+        if question.is_open:
+            seqs = index.find(connection, question.wanted, upto, offset)
+            return list(_rows(store, connection, list(islice(seqs, limit))))
+        seqs = index.find(connection, question.wanted, upto, 0)
+        return list(islice(_answers(store, connection, seqs, question), offset, offset + limit))
 
 
 def iter_traces(
@@ -135,42 +135,34 @@ def delete_trace(store: Store, trace_id: str) -> None:
         row = connection.execute(select(traces.c.seq, traces.c.payload).where(traces.c.id == trace_id)).one_or_none()
         if row is None or connection.execute(delete(traces).where(traces.c.id == trace_id)).rowcount == 0:
             raise NotFound(f"Trace {trace_id} not found")
-        trace = decode_payload(row.payload)
-        forget_facets(connection, row.seq, trace_facets(trace))
-        forget_words(connection, row.seq, trace_words(trace))
+        index_of(connection).forget(connection, index_entry(row.seq, decode_payload(row.payload)))
         connection.execute(delete(trace_scores).where(trace_scores.c.trace_id == trace_id))
 
 
 def index_stored_traces(connection: Connection) -> None:
-    """Fill the indexes of facets and words for every stored trace."""
+    """Fill the index with every stored trace."""
     last = 0
     query = text("SELECT seq, payload FROM traces WHERE seq > :last ORDER BY seq LIMIT :size")
     while rows := connection.execute(query, {"last": last, "size": LOOKUP_SIZE}).all():
-        stored = [(row.seq, decode_payload(row.payload)) for row in rows]
-        index_facets(connection, ((seq, trace_facets(trace)) for seq, trace in stored))
-        index_words(connection, [(seq, trace_words(trace)) for seq, trace in stored])
+        entries = [index_entry(row.seq, decode_payload(row.payload)) for row in rows]
+        index_of(connection).add(connection, entries)
         last = rows[-1].seq
 
 
-class _Entry:
-    """A row to be stored, with what the indexes hold of it."""
-
-    __slots__ = ("facets", "row", "words")
-
-    def __init__(self, row: dict[str, Any], trace: Trace) -> None:
-        self.row, self.facets, self.words = row, trace_facets(trace), trace_words(trace)
+class _New(NamedTuple):
+    row: dict[str, Any]
+    entry: Entry
 
 
-def _insert(connection: Connection, fresh: Mapping[str, _Entry]) -> tuple[str, ...]:
+def _insert(connection: Connection, fresh: Mapping[str, _New]) -> tuple[str, ...]:
     """The ids that no other writer has stored meanwhile, which this one now has."""
     known = _known_ids(connection, tuple(fresh))
     wanted = [row_id for row_id in fresh if row_id not in known]
     if not wanted:
         return ()
     numbered = [(seq, fresh[row_id]) for seq, row_id in zip(_next_seqs(connection, len(wanted)), wanted, strict=True)]
-    insert_rows(connection, "traces", ("seq", *ROW_COLUMNS), ((seq, *entry.row.values()) for seq, entry in numbered))
-    index_facets(connection, ((seq, entry.facets) for seq, entry in numbered))
-    index_words(connection, [(seq, entry.words) for seq, entry in numbered])
+    insert_rows(connection, "traces", ("seq", *ROW_COLUMNS), ((seq, *new.row.values()) for seq, new in numbered))
+    index_of(connection).add(connection, [new.entry._replace(seq=seq) for seq, new in numbered])
     return tuple(wanted)
 
 
@@ -184,14 +176,15 @@ def _next_seqs(connection: Connection, count: int) -> Sequence[int]:
     return sorted(connection.scalars(query, {"count": count}))
 
 
-def _matching(
-    store: Store, connection: Connection, seqs: Iterator[int], filters: Mapping[str, Any]
-) -> Iterator[TraceRow]:
-    """Rows that truly match: different values may share a facet."""
-    while some := list(islice(seqs, CHECKED_AT_ONCE)):
+def _answers(store: Store, connection: Connection, seqs: Iterator[int], question: Question) -> Iterator[TraceRow]:
+    """Rows that truly answer, read some at a time, ever more."""
+    size = 20
+    words_known = index_of(connection).EXACT_WORDS or not question.wanted.words
+    while some := list(islice(seqs, size)):
         for row in _rows(store, connection, some):
-            if matches(row.stored.trace, filters):
+            if question.answers(row.stored.trace, words_known=words_known):
                 yield row
+        size = min(size * 2, LOOKUP_SIZE)
 
 
 def _rows(store: Store, connection: Connection, seqs: Sequence[int]) -> Iterator[TraceRow]:

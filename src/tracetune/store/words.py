@@ -6,14 +6,10 @@ its own. The first 200,000 characters of a trace are indexed, and of a word its 
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
-
-from sqlalchemy import Connection
+from collections.abc import Iterable
 
 from tracetune.core.errors import InputError
 from tracetune.core.trace import Trace
-from tracetune.store.bulk import insert_rows
 
 MAX_TRACE_CHARS = 200_000
 MAX_WORD_CHARS = 40
@@ -71,51 +67,3 @@ def _within(words: Iterable[str], num_bytes: int) -> Iterable[str]:
         if num_bytes < 0:
             return
         yield word
-
-
-def index_words(connection: Connection, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
-    """Index (seq, words) of new traces."""
-    if connection.dialect.name == "sqlite":
-        joined = ((seq, " ".join(words)) for seq, words in rows)
-        insert_rows(connection, "trace_words", ("rowid", "words"), joined)
-    else:
-        # The text form of a tsvector, whose words the database then sorts: every word in quotes, none has one.
-        vectors = ((seq, "'" + "' '".join(words) + "'" if words else "") for seq, words in rows)
-        insert_rows(connection, "trace_words", ("seq", "words"), vectors)
-
-
-def forget_words(connection: Connection, seq: int, words: Sequence[str]) -> None:
-    """Take a trace out of the index; SQLite's keeps no text, so it must be told the words again."""
-    if connection.dialect.name == "sqlite":
-        sql = "INSERT INTO trace_words (trace_words, rowid, words) VALUES ('delete', ?, ?)"
-        connection.exec_driver_sql(sql, (seq, " ".join(words)))
-    else:
-        connection.exec_driver_sql("DELETE FROM trace_words WHERE seq = %s", (seq,))
-
-
-class WordMatch(NamedTuple):
-    """Where a search for words reads: a table with the number `seq`, a condition, and its `:query`."""
-
-    table: str
-    condition: str
-    query: str
-
-
-def word_match(connection: Connection, words: Sequence[str]) -> WordMatch:
-    """The traces that have all of `words`; a word has no character that would need escaping."""
-    if connection.dialect.name == "sqlite":
-        table = "(SELECT rowid AS seq, trace_words FROM trace_words)"
-        return WordMatch(table, "trace_words MATCH :query", " AND ".join(f'"{word}"' for word in words))
-    return WordMatch("trace_words", "words @@ CAST(:query AS tsquery)", " & ".join(f"'{word}'" for word in words))
-
-
-def create_word_table(connection: Connection) -> None:
-    """The index in the database's own kind; both hold words alone, without places or texts."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(
-            "CREATE VIRTUAL TABLE trace_words USING fts5("
-            "words, content='', columnsize=0, detail=none, tokenize='ascii')"
-        )
-    else:
-        connection.exec_driver_sql("CREATE TABLE trace_words (seq BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)")
-        connection.exec_driver_sql("CREATE INDEX ix_trace_words_words ON trace_words USING gin (words)")

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tracetune.store.trace_index import index_of
 from tracetune.store.traces import index_stored_traces
-from tracetune.store.words import create_word_table
 
 revision = "0002"
 down_revision = "0001"
@@ -131,14 +131,9 @@ def _create_trace_tables() -> None:
         sa.Column("details", sa.Text, nullable=False),
         sa.Column("scored_at", sa.String(40), nullable=False),
     )
-    op.create_table(
-        "trace_facets",
-        sa.Column("facet", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-        sqlite_with_rowid=False,
-    )
-    create_word_table(op.get_bind())
-    index_stored_traces(op.get_bind())
+    connection = op.get_bind()
+    index_of(connection).create(connection)
+    index_stored_traces(connection)
 
 
 def downgrade() -> None:
