@@ -15,7 +15,7 @@ from tracetune.core.errors import InputError
 
 BACKLOG = 512
 # Beyond the drain, threads that still work are left: whatever they had not acknowledged is not there afterwards.
-LAST_SECONDS = 1.5
+LAST_SECONDS = 2.0
 CUT_SHORT = 1
 
 

@@ -30,7 +30,7 @@ class ServiceSettings:
     body_max_bytes: int = 32 * 2**20
     max_in_flight: int = 128
     run_slots: int = 1
-    drain_seconds: float = 8.0
+    drain_seconds: float = 6.0
 
     @property
     def token_required(self) -> bool:
