@@ -118,8 +118,17 @@ def test_a_seed_that_is_drawn_is_told_and_repeats_the_same_duels(client):
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"count": 0}, {"count": 10_001}, {"count": "5"}, {"count": 1, "seed": 1.5}, {"count": 1, "style": "epic"}]
-    + [{"count": 1, "persist": "yes"}, {"count": 1, "seed": 2**53 - 1}, {"count": 1, "games": 2}],
+    [
+        {},
+        {"count": 0},
+        {"count": 10001},
+        {"count": "5"},
+        {"count": 1, "seed": 1.5},
+        {"count": 1, "style": "epic"},
+        {"count": 1, "persist": "yes"},
+        {"count": 1, "seed": 2**53 - 1},
+        {"count": 1, "games": 2},
+    ],
 )
 @on_sqlite
 def test_a_request_that_cannot_be_met_is_refused(client, body):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_args, get_origin
 
 from fastapi import APIRouter, Request, Response
@@ -23,6 +24,7 @@ OFF_THREAD_BYTES = 65_536
 STALL_SECONDS = 30.0
 # Read and thrown away before a 413, so that a client which writes first and reads then gets to see it.
 LINGER_BYTES = 16 * 2**20
+LINGER_SECONDS = 2.0
 
 
 class Body(BaseModel):
@@ -50,10 +52,12 @@ class Incoming:
         return message
 
     async def discard(self) -> None:
-        """Read on and throw away, within bounds."""
+        """Read on and throw away, within bounds of bytes and time."""
         left = LINGER_BYTES
-        while self.more and left > 0:
-            left -= len((await self()).get("body", b""))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while self.more and left > 0:
+                    left -= len((await self()).get("body", b""))
 
 
 class StrictRequest(Request):

@@ -5,7 +5,7 @@ sending the same lines again is safe: those that are in are found by their conte
 """
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,14 +25,12 @@ from tracetune.api.strict import Router, StrictRequest
 from tracetune.api.trace_body import TraceBody
 from tracetune.api.traces import Head
 from tracetune.app import traces
-from tracetune.core.errors import InputError, StorageError
-from tracetune.core.strict_json import parse_json
+from tracetune.core.errors import StorageError
+from tracetune.core.strict_json import BadJson, parse_json
 from tracetune.core.trace import Trace
 
 router = Router(tags=["traces"])
 MAX_BATCH = 1_000
-# After a refusal so much more is read and dropped, so that a client still sending gets to read why.
-DRAINED_BYTES = 64 * 2**20
 SPOOL_BLOCK = 256 * 1024
 BODIES = TypeAdapter(list[TraceBody])
 
@@ -70,6 +68,7 @@ REQUEST_BODY = {
 async def create_batch(request: Request) -> Response:
     """Store many traces. A JSON array is stored whole or not at all; of NDJSON every line before a bad one is stored,
     and the refusal names the line and counts what is in."""
+    assert isinstance(request, StrictRequest)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "application/json":
         return await _json_batch(request)
@@ -80,8 +79,7 @@ async def create_batch(request: Request) -> Response:
     )
 
 
-async def _json_batch(request: Request) -> Response:
-    assert isinstance(request, StrictRequest)
+async def _json_batch(request: StrictRequest) -> Response:
     settings = request.app.state.settings
     request.max_bytes = settings.body_max_bytes
     value = await request.json()
@@ -136,7 +134,7 @@ class Taken(NamedTuple):
 class _Ingest:
     """One NDJSON body on its way into the store. The answer waits in a file: it may be as long as the body."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: StrictRequest) -> None:
         self.request = request
         self.home: Path = request.app.state.settings.home
         self.max_bytes: int = request.app.state.settings.trace_max_bytes
@@ -148,11 +146,10 @@ class _Ingest:
         with ExitStack() as held:
             spool = held.enter_context(_spool(self.home))
             try:
-                chunks = self.request.stream()
-                async for lines in ndjson.line_batches(chunks, self.max_bytes):
+                async for lines in ndjson.line_batches(self.request.stream(), self.max_bytes):
                     taken = await run_in_threadpool(self._take, lines, spool)
                     if taken.bad is not None:
-                        await _drain(chunks)
+                        await self.request.incoming.discard()
                         raise self._refusal(taken.bad)
             except ClientDisconnect:
                 # Nobody is left to read this; what was stored stays.
@@ -212,8 +209,8 @@ def _read_line(line: ndjson.Line, max_bytes: int) -> Trace | BadLine:
         return BadLine(line.number, 413, [("", f"over {max_bytes:,} bytes; send less")])
     try:
         return TraceBody.model_validate(parse_json(line.data)).trace()
-    except InputError as error:
-        return BadLine(line.number, 422, [("", str(error))])
+    except BadJson as error:
+        return BadLine(line.number, 422, [(error.pointer, str(error))])
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         return BadLine(line.number, 422, [(json_pointer(list(item["loc"])), item["msg"]) for item in found])
@@ -239,11 +236,3 @@ def _write(spool: IO[bytes], data: bytes) -> None:
 
 def _no_spool(where: object, error: OSError) -> StorageError:
     return StorageError(f"{where}: cannot be written ({error.strerror or error}); free space, then send again")
-
-
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    left = DRAINED_BYTES
-    async for chunk in chunks:
-        left -= len(chunk)
-        if left < 0:
-            return
