@@ -15,6 +15,7 @@ from tracetune.api.policy import rule
 from tracetune.api.strict import Body, Router
 from tracetune.api.traces import MAX_PAGE, TraceView, view
 from tracetune.app import dataset_views, datasets
+from tracetune.app.compute import shared_compute
 from tracetune.app.datasets import Cleaning, Origin, open_dataset
 from tracetune.core.home import home_folder
 
@@ -293,7 +294,7 @@ def tokens(
     tokenizer: Annotated[str, Query(max_length=300, description="`tiny`, `run:ID` or `model:ID`.")] = "tiny",
 ) -> Any:
     """One row as tokens, and which of them carry loss."""
-    return request.app.state.compute.tokens(key, row, tokenizer)
+    return shared_compute(request.app.state.settings.home).tokens(key, row, tokenizer)
 
 
 def _lines(key: str, export_format: str, system_instruction: str | None, request: Request) -> Iterator[bytes]:
