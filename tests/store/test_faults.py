@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event
 
 import pytest
@@ -77,6 +78,36 @@ def test_a_restarted_server_is_found_again_and_nothing_acknowledged_is_lost(post
         assert_recovers(store, 1)
         check_database()
         assert count_traces(store) == 2
+
+
+def write_until(store: Store, worker: int, stop: Event) -> list[str]:
+    """Add traces one by one, each again until it is acknowledged; the ids of those that were."""
+    acknowledged: list[str] = []
+    while not stop.is_set():
+        with suppress(StorageError):
+            acknowledged += add_traces(store, [a_trace(1_000_000 * worker + len(acknowledged))]).ids
+    return acknowledged
+
+
+@pytest.mark.slow
+def test_writers_lose_and_double_nothing_while_the_server_crashes_and_restarts(postgresql, postgres_server):
+    stop = Event()
+    with open_store() as store, ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(write_until, store, worker, stop) for worker in range(4)]
+        for mode in ("immediate", "fast", "immediate"):
+            time.sleep(0.5)
+            postgres_server.stop(mode)
+            time.sleep(0.2)
+            postgres_server.start()
+            assert_recovers(store, -int(time.monotonic() * 1000))
+        stop.set()
+        acknowledged = [trace for work in working for trace in work.result()]
+        assert len(acknowledged) > 100
+        with store.read() as connection:
+            stored = connection.scalars(text("SELECT id FROM traces")).all()
+    # A write may have been stored without its answer having arrived; whoever repeats it finds it there.
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) == len(set(stored)) <= len(acknowledged) + 3 + 4
 
 
 def test_connections_that_were_cut_while_idle_are_not_noticed(postgresql, postgres_server):
