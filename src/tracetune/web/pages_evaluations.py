@@ -172,10 +172,10 @@ def _measured(stored: StoredEvaluation) -> list[tuple[Any, dict[str, Any]]]:
 
 def _verdicts(stored: StoredEvaluation) -> list[tuple[str | None, str, int | None]]:
     """The kinds of answers to choose from, and how many of each there are."""
-    accuracy = stored.summary["metrics"].get("accuracy") or {"value": 0.0, "count": 0}
+    accuracy = stored.summary["metrics"].get("accuracy") or {"value": 0.0, "num_items": 0}
     correct, scored, total = (
-        round(accuracy["value"] * accuracy["count"]),
-        accuracy["count"],
+        round(accuracy["value"] * accuracy["num_items"]),
+        accuracy["num_items"],
         stored.summary["num_items"],
     )
     counted = [(None, "all", total), ("wrong", "wrong", scored - correct), ("correct", "correct", correct)]
