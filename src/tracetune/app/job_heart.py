@@ -36,7 +36,6 @@ class Heart:
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
 
     def __enter__(self) -> "Heart":
-        self._beat()
         self._thread.start()
         return self
 
@@ -45,8 +44,10 @@ class Heart:
         self._thread.join()
 
     def _beat_on(self) -> None:
-        while not self._ended.wait(BEAT_SECONDS):
+        while True:
             self._beat()
+            if self._ended.wait(BEAT_SECONDS):
+                return
 
     def _beat(self) -> None:
         try:

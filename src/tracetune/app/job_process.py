@@ -53,8 +53,7 @@ class Job(NamedTuple):
 
 def main(run_id: str, owner: str) -> int:
     """Do the run, and tell the queue how it ended; the exit code of the process."""
-    signal.signal(signal.SIGTERM, _raise_asked)
-    signal.signal(signal.SIGINT, _raise_asked)
+    _on_signals(_raise_asked)
     home = home_folder().resolve()
     with open_store(home) as store:
         run = records.get_run(store, run_id)
@@ -67,8 +66,11 @@ def main(run_id: str, owner: str) -> int:
             except AskedToStop:
                 is_finished = False
             except BaseException as error:
+                _on_signals(signal.SIG_IGN)
                 _fail(store, run, owner, root=root, home=home, error=error)
                 raise
+            # What is left is a word to the queue; a signal now must not keep it from being said.
+            _on_signals(signal.SIG_IGN)
             return _tell_end(store, run, owner, is_finished=is_finished, is_cancelled=heart.cancelled)
 
 
@@ -205,6 +207,11 @@ def _alone(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _on_signals(act: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    signal.signal(signal.SIGTERM, act)
+    signal.signal(signal.SIGINT, act)
 
 
 def _raise_asked(number: int, frame: FrameType | None) -> NoReturn:
