@@ -19,6 +19,7 @@ def finished_run(
     kind: str = "sft",
     model: str = "tiny",
     weights: bytes = b"weights",
+    base: str = "tiny",
     source: Path | None = None,
     dataset: str | None = None,
     state: State = "finished",
@@ -38,7 +39,7 @@ def finished_run(
         final.mkdir(parents=True)
         (final / "config.json").write_text("{}")
         (final / "model.safetensors").write_bytes(weights)
-        seal_folder(final, {"base": str(home / "secret"), "base_fingerprint": "b" * 64})
+        seal_folder(final, {"base": base, "base_fingerprint": "b" * 64})
     write_run_manifest(home / run.folder, final)
     return run
 

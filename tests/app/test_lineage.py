@@ -4,9 +4,8 @@ import pytest
 from tests.make_evaluations import recorded
 from tests.make_runs import finished_run
 
-from tracetune.app import lineage as module
 from tracetune.app.datasets import Origin, build_dataset
-from tracetune.app.lineage import Lineage, lineage
+from tracetune.app.lineage import KINDS, Lineage, lineage
 from tracetune.app.registry import promote
 from tracetune.core.errors import InputError, NotFound
 from tracetune.core.trace import Step, Trace
@@ -104,16 +103,16 @@ def test_a_parent_that_is_gone_is_left_out(home):
 
 
 def test_what_is_not_there_is_said_so(home):
-    for kind in module.KINDS:
+    for kind in KINDS:
         with pytest.raises(NotFound):
             lineage(kind, "nothing")
     with pytest.raises(InputError, match="kind: must be one of traces"):
         lineage("everything", "nothing")  # type: ignore[arg-type]
 
 
-def test_a_large_graph_shows_the_nearest(world, monkeypatch):
-    monkeypatch.setattr(module, "MAX_NODES", 4)
-    found = lineage("dataset", "duels-v1")
+@pytest.mark.usefixtures("world")
+def test_a_large_graph_shows_the_nearest():
+    found = lineage("dataset", "duels-v1", max_nodes=4)
     assert found.truncated
     assert [node.kind for node in found.nodes[:2]] == ["dataset", "traces"]
     assert len(found.nodes) == 4

@@ -44,7 +44,7 @@ def test_many_who_promote_one_run_at_once_make_one_version(database):
 
 
 def test_nothing_that_names_a_place_is_recorded(home):
-    model = promote(finished_run(home).run_id, "tutor", home)
+    model = promote(finished_run(home, base=str(home / "runs" / "earlier")).run_id, "tutor", home)
     assert str(home) not in json.dumps(dict(model.manifest))
 
 

@@ -72,18 +72,19 @@ class _Walk:
 
     store: Store
     home: Path
+    max_nodes: int
     full: bool = False
     nodes: dict[_Key, Node] = field(default_factory=dict)
     edges: dict[tuple[_Key, _Key], str] = field(default_factory=dict)
 
 
-def lineage(kind: Kind, id: str, home: Path | None = None) -> Lineage:
+def lineage(kind: Kind, id: str, home: Path | None = None, *, max_nodes: int = MAX_NODES) -> Lineage:
     """The graph around one thing: all it was made from, and all that was made of it. Raises NotFound, InputError."""
     if kind not in KINDS:
         raise InputError(f"kind: must be one of {', '.join(KINDS)}, got {kind!r:.40}")
     start = _Key(kind, id)
     with open_store(home) as store:
-        walk = _Walk(store, home_folder(home))
+        walk = _Walk(store, home_folder(home), max_nodes)
         walk.nodes[start] = _NODES[kind](walk, id)
         for down in (False, True):
             _follow(walk, start, down=down)
@@ -117,7 +118,7 @@ def _reach(walk: _Walk, key: _Key) -> bool:
     """Whether the node is in the graph; one that is gone, or for which there is no room, is not."""
     if key in walk.nodes:
         return True
-    if len(walk.nodes) >= MAX_NODES:
+    if len(walk.nodes) >= walk.max_nodes:
         walk.full = True
         return False
     try:
