@@ -51,7 +51,7 @@ def sums(home) -> tuple[str, ...]:
     )
 
 
-def test_a_build_freezes_the_newest_first_with_its_facts(sums, home):
+def test_a_build_freezes_the_newest_first_with_its_facts(database, sums, home):
     manifest = build_dataset("demo", "v1", limit=5, origin=Origin(session_id="s", provenance={"by": "me"}))
     assert manifest.dataset_key == "demo-v1"
     assert manifest.trace_ids == sums[:-6:-1]
@@ -61,7 +61,7 @@ def test_a_build_freezes_the_newest_first_with_its_facts(sums, home):
     assert [row.trace.final_answer for row in open_dataset("demo-v1").iter_traces()] == ["20", "19", "18", "17", "16"]
 
 
-def test_filters_reach_the_oldest_trace_and_into_meta(sums):
+def test_filters_reach_the_oldest_trace_and_into_meta(database, sums):
     assert build_dataset("old", "v1", filters={"size.a": 0}).trace_ids == (sums[0],)
     assert build_dataset("even", "v1", filters={"tags": "even", "source": "sums"}).trace_count == 10
 
@@ -97,7 +97,7 @@ def test_the_content_hash_is_the_same_in_every_home(sums, tmp_path, monkeypatch)
     assert build_dataset("demo", "v2", strategy="random", seed=6, limit=8).content_hash != here.content_hash
 
 
-def test_duplicates_are_dropped_and_counted(home):
+def test_duplicates_are_dropped_and_counted(database):
     # The same sum twice with other meta: two traces, one lesson.
     ingest([sum_trace(1, 2, run=1), sum_trace(1, 2, run=2), sum_trace(1, 3)])
     manifest = build_dataset("demo", "v1")
@@ -168,7 +168,7 @@ def test_an_empty_store_is_told_as_such(home):
 
 
 @pytest.mark.slow
-def test_of_four_processes_building_one_version_one_content_wins(sums, home):
+def test_of_four_processes_building_one_version_one_content_wins(database, sums, home):
     def run(limit: int) -> "subprocess.CompletedProcess[str]":
         return subprocess.run([sys.executable, "-c", BUILD, str(limit)], capture_output=True, text=True)
 
