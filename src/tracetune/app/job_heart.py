@@ -56,6 +56,9 @@ class Heart:
         except (TracetuneError, OSError) as error:
             # A database that is away comes back, or the lease runs out and is found lost then.
             LOG.warning("lease of run %s: %s", self._run_id, error)
+            if not self._root.is_dir():
+                # Somebody deleted the run: there is nothing left to work for.
+                self._end(EXIT_LOST)
             return
         if lease == "lost":
             self._end(EXIT_LOST)
