@@ -31,6 +31,7 @@ _open_lock = Lock()
 def open_store(home: Path | None = None, url: str | None = None, *, wait_seconds: float = WAIT_SECONDS) -> Store:
     """The store at `url` or DATABASE_URL (`postgresql://…`, `sqlite:///FILE`), else at `{home}/tracetune.db`.
 
+    Who opens it first in a process says how long everyone there waits for another writer.
     SQLite is created and migrated when needed. Raises InputError for another kind of URL, Conflict for a
     database newer than this code or a PostgreSQL that waits for its upgrade, Corrupt for a file that is no
     database, StorageError when the database is away or the folder cannot be written.
@@ -49,7 +50,7 @@ def open_store(home: Path | None = None, url: str | None = None, *, wait_seconds
         shared.users += 1
     closing = ExitStack()
     closing.callback(_leave, key)
-    return replace(shared.store, wait_seconds=wait_seconds, closing=closing)
+    return replace(shared.store, closing=closing)
 
 
 def _leave(key: Key) -> None:
