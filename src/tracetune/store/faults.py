@@ -8,11 +8,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
+from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from tracetune.core.errors import Conflict, Corrupt, InputError, StorageError, TracetuneError
+from tracetune.core.errors import Corrupt, InputError, StorageError, TracetuneError
 
-OUR_MISTAKES = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE", "SQLITE_MISMATCH")
+# Rows that clash are one too: under a single writer, whoever looks first never meets them.
+OUR_MISTAKES = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE", "SQLITE_MISMATCH", "SQLITE_CONSTRAINT")
 # SQLSTATE by class and code (PostgreSQL manual, appendix A): waiting, and what a person must mend.
 WAITED = {"55P03": "another process keeps writing", "57014": "the statement took too long"}
 READ_ONLY = "25006"
@@ -26,8 +27,6 @@ def own_errors(where: str) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise StorageError(f"{where}: every connection is busy; try again, or send fewer requests at once") from error
-    except IntegrityError as error:
-        raise Conflict(f"{where}: what was to be stored clashes with what is there ({error.orig})") from error
     except DBAPIError as error:
         ours = _own_error(where, error)
         if ours is None:
@@ -49,7 +48,7 @@ def _own_error(where: str, error: DBAPIError) -> TracetuneError | None:
 def _sqlite_error(where: str, error: sqlite3.Error) -> TracetuneError | None:
     # Empty for an error of the driver itself, such as a closed connection.
     name = getattr(error, "sqlite_errorname", "")
-    if name in OUR_MISTAKES or not name:
+    if not name or name.startswith(OUR_MISTAKES):
         return None
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return Corrupt(f"{where}: not a sound SQLite database ({error}); restore it from a backup, or move it away")
@@ -66,7 +65,8 @@ def _postgres_error(where: str, error: DBAPIError) -> TracetuneError | None:
     if state.startswith("XX00") and state != "XX000":
         return Corrupt(f"{where}: PostgreSQL reports damage ({said}); restore the database from a backup")
     if state.startswith("22") or (not state and type(error.orig).__name__ == "DataError"):
-        return InputError(f"{where}: PostgreSQL cannot keep this value ({said})")
+        # A client may be shown this one, so it does not say where.
+        return InputError(f"a value: PostgreSQL cannot keep it, got {said}; leave such characters out")
     if error.connection_invalidated or state.startswith(AWAY) or (not state and _lost(error)):
         return StorageError(f"{where}: cannot be used now ({said}); see that PostgreSQL runs and may be written to")
     return None
