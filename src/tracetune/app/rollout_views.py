@@ -129,7 +129,8 @@ def _group(problem_id: str, rows: Sequence[Mapping[str, Any]]) -> Group:
 
 def _completion(row: Mapping[str, Any], tokenizer: Tokenizer | None) -> Completion:
     tokens, logprobs = row["tokens"] or [], row["logprobs"] or []
-    known = tokenizer is not None and len(tokens) == len(logprobs) and max(tokens, default=0) < tokenizer.vocab_size
+    whole = len(tokens) == len(logprobs) and None not in logprobs
+    known = tokenizer is not None and whole and max(tokens, default=0) < tokenizer.vocab_size
     return Completion(
         text=row["text"] or "",
         pieces=list(pieces(tokens, logprobs, tokenizer)) if tokenizer is not None and known else None,
