@@ -1,5 +1,6 @@
 """Runs: the list with its live rows, one run's page, what it is told to do, and several side by side."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from tracetune.app.glimpse import glimpse, log_tail, newest_rows
 from tracetune.config.check import leaves
 from tracetune.web import curves
 from tracetune.web.render import page_rule, render
-from tracetune.web.wording import query
+from tracetune.web.wording import DASH, query
 
 router = Router(tags=["pages"])
 PAGE_ROWS = 20
@@ -80,6 +81,7 @@ def run(run_id: str, request: Request) -> HTMLResponse:
         num_rows=len(rows),
         log=log_tail(detail.run, folder),
         config=leaves(detail.config),
+        device=_device(detail.manifest),
         artifacts=jobs.artifacts(run_id, folder),
     )
 
@@ -112,6 +114,14 @@ def resume(run_id: str, request: Request) -> RedirectResponse:
     """Go on from the last checkpoint."""
     jobs.resume(run_id, request.app.state.settings.home)
     return RedirectResponse(f"/runs/{run_id}", 303)
+
+
+def _device(manifest: Mapping[str, Any]) -> str:
+    """On what it ran. A manifest is a file, so it may hold anything."""
+    device = manifest.get("device")
+    if not isinstance(device, Mapping):
+        return DASH
+    return f"{device.get('kind', DASH)} × {device.get('count', 1)}"
 
 
 def _standing(detail: jobs.RunDetail, folder: Path) -> dict[str, Any]:
