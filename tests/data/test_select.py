@@ -1,42 +1,31 @@
 import pytest
 
 from tracetune.core.errors import InputError
-from tracetune.core.trace import Step, StoredTrace, Trace
-from tracetune.data.select import select_ids
+from tracetune.core.trace import Step, Trace
+from tracetune.data.select import check_selection, random_order
 
 
 def trace(prompt: str = "p", **meta) -> Trace:
     return Trace("1.0", prompt, "a", (Step(0, "s", "c"),), meta)
 
 
-def stored(*prompts: str) -> list[StoredTrace]:
-    return [StoredTrace(f"id-{prompt}", "t", trace(prompt)) for prompt in prompts]
-
-
-def test_latest_takes_the_first_of_the_stream_and_no_more():
-    def stream():
-        yield from stored("c", "b")
-        raise AssertionError("read further than needed")
-
-    assert select_ids(stream(), filters={}, limit=2, strategy="latest") == ["id-c", "id-b"]
+def hashed(*prompts: str) -> list[tuple[int, str]]:
+    return [(ord(prompt), trace(prompt).content_hash()) for prompt in prompts]
 
 
 def test_random_depends_on_content_and_seed_alone():
-    rows = stored(*"abcdefghij")
-    chosen = select_ids(rows, filters={}, limit=4, strategy="random", seed=7)
-    assert len(set(chosen)) == 4
-    assert select_ids(rows[::-1], filters={}, limit=4, strategy="random", seed=7) == chosen
-    assert select_ids(rows, filters={}, limit=4, strategy="random", seed=8) != chosen
-    assert select_ids(rows, filters={}, limit=10, strategy="random", seed=7)[:4] == chosen
+    rows = hashed(*"abcdefghij")
+    order = list(random_order(rows, 7))
+    assert sorted(order) == [number for number, _ in rows] != order
+    assert list(random_order(rows[::-1], 7)) == order
+    assert list(random_order(rows, 8)) != order
+    fewer = [row for row in rows if row[0] != order[3]]
+    assert list(random_order(fewer, 7)) == [number for number in order if number != order[3]]
 
 
 def test_random_is_the_same_on_every_machine():
-    assert select_ids(stored(*"abcde"), filters={}, limit=3, strategy="random", seed=42) == ["id-e", "id-c", "id-d"]
-
-
-def test_filters_come_before_the_limit():
-    rows = [StoredTrace(str(i), "t", trace(f"p{i}", kind="odd" if i % 2 else "even")) for i in range(100)]
-    assert select_ids(rows, filters={"kind": "odd"}, limit=3, strategy="latest") == ["1", "3", "5"]
+    assert list(random_order(hashed(*"abcde"), 42))[:3] == [ord("e"), ord("c"), ord("d")]
+    assert list(random_order([], 42)) == []
 
 
 @pytest.mark.parametrize(
@@ -53,5 +42,5 @@ def test_filters_come_before_the_limit():
 def test_unusable_settings_are_refused_by_name(change, where):
     usable = {"strategy": "random", "limit": 1, "seed": 1}
     with pytest.raises(InputError, match=f"dataset.{where}: "):
-        select_ids(stored("a"), filters={}, **usable | change)
-    assert select_ids(stored("a"), filters={}, **usable) == ["id-a"]
+        check_selection(**usable | change)
+    check_selection(**usable)

@@ -9,7 +9,6 @@ from tracetune.core.trace import StoredTrace
 from tracetune.store.datasets import read_traces
 from tracetune.store.manifest import make_dataset_key
 from tracetune.store.open import open_store
-from tracetune.store.rowfile import write_rows
 
 MAX_CHOSEN = 1_000
 STRATEGY = "chosen"
@@ -47,7 +46,7 @@ def build_from_traces(
                 yield from old.iter_traces()
             yield from chosen
 
-        write_rows(spool, rows())
         choice = Choice({}, STRATEGY, len(known) + len(chosen))
         origin = Origin(parent_dataset_id=parent, provenance={"added_trace_ids": new})
-        return freeze(store, spool, (name, version), choice, cleaning=cleaning or Cleaning(), origin=origin, home=home)
+        cleaning = cleaning or Cleaning()
+        return freeze(store, rows(), spool, (name, version), choice, cleaning=cleaning, origin=origin, home=home)

@@ -5,9 +5,9 @@ freeze the rest. Memory grows with ids and hashes, never with texts.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -21,14 +21,13 @@ from tracetune.data.decontaminate import ContaminationCheck
 from tracetune.data.dedup import check_threshold
 from tracetune.data.diff import DatasetDiff, diff_rows, row_key
 from tracetune.data.export import export_lines
-from tracetune.data.select import MAX_ROWS, Strategy, check_selection, select_ids
+from tracetune.data.select import MAX_ROWS, Strategy, check_selection, random_order
 from tracetune.store import datasets as records
-from tracetune.store import evalsets
+from tracetune.store import evalsets, selection
 from tracetune.store.datasets import Dataset, DatasetRecord, open_dataset
-from tracetune.store.manifest import SCHEMA_VERSION, Manifest, Origin, make_dataset_key, summarise, total_chars
+from tracetune.store.manifest import SCHEMA_VERSION, Manifest, Origin, make_dataset_key, summarise_facts, total_chars
 from tracetune.store.open import Store, open_store
-from tracetune.store.rowfile import read_rows, write_rows
-from tracetune.store.traces import iter_traces
+from tracetune.store.rowfile import KeptRows, read_rows, write_through
 
 if TYPE_CHECKING:
     from tracetune.data.show import TokenSpan
@@ -54,21 +53,19 @@ def build_dataset(
     for settings that cannot be used or when no row is left, Conflict when the key has other content.
     """
     filters, cleaning, origin = dict(filters or {}), cleaning or Cleaning(), origin or Origin()
-    key = make_dataset_key(name, version)
+    make_dataset_key(name, version)
     check_selection(strategy=strategy, limit=limit, seed=seed)
     _check_json(filters=filters, provenance=origin.provenance)
     if cleaning.near_dedup is not None:
         check_threshold(cleaning.near_dedup)
     with open_store(home) as store, spool_file(home) as spool:
-        ids = select_ids(iter_traces(store), filters=filters, limit=limit, strategy=strategy, seed=seed)
-        if not ids:
-            raise InputError(
-                f"dataset {key}: no trace matches the filters {filters}; ingest traces or loosen the filters"
-            )
-        write_rows(spool, records.read_traces(store, ids))
-        del ids  # of a million traces, 85 MB
+        if seed is not None and strategy == "random":
+            seqs = random_order(selection.iter_hashes(store, filters), seed)
+        else:
+            seqs = selection.iter_seqs(store, filters)
+        rows = islice(selection.read_matching(store, seqs, filters), limit)
         choice = Choice(filters, strategy, limit, seed)
-        return freeze(store, spool, (name, version), choice, cleaning=cleaning, origin=origin, home=home)
+        return freeze(store, rows, spool, (name, version), choice, cleaning=cleaning, origin=origin, home=home)
 
 
 class Choice(NamedTuple):
@@ -82,6 +79,7 @@ class Choice(NamedTuple):
 
 def freeze(
     store: Store,
+    rows: Iterable[StoredTrace],
     spool: IO[bytes],
     named: tuple[str, str],
     choice: Choice,
@@ -90,13 +88,23 @@ def freeze(
     origin: Origin,
     home: Path | None,
 ) -> Manifest:
-    """Clean the spooled rows and freeze the rest as (name, version). Raises InputError, Conflict as a build does."""
+    """Clean the rows, which pass through the spool, and freeze the rest as (name, version).
+
+    Raises InputError, Conflict as a build does.
+    """
     key = make_dataset_key(*named)
     check = ContaminationCheck(tuple(evalsets.iter_evalsets(store)), cleaning.contamination)
-    cleaned = clean(lambda: read_rows(spool), check, cleaning)
-    summary = summarise(cleaned.keep(read_rows(spool)))
+    # The first look at the rows is while they are written down; later ones read what was written.
+    looks = chain((write_through(spool, rows),), iter(lambda: read_rows(spool), None))
+    cleaned = clean(lambda: next(looks), check, cleaning)
+    kept = KeptRows(spool, cleaned.dropped)
+    summary = summarise_facts(kept.facts())
     if summary.stats is None:
         num_selected = cleaned.contamination["rows_checked"]
+        if num_selected == 0:
+            raise InputError(
+                f"dataset {key}: no trace matches the filters {choice.filters}; ingest traces or loosen the filters"
+            )
         raise InputError(f"dataset {key}: no row is left of {num_selected}, all show problems of registered eval sets")
     manifest = Manifest(
         dataset_key=key,
@@ -117,7 +125,7 @@ def freeze(
         dedup=cleaned.dedup,
         contamination=cleaned.contamination,
     )
-    return records.save_dataset(store, manifest, lambda: cleaned.keep(read_rows(spool)), home)
+    return records.save_dataset(store, manifest, lambda: kept, home)
 
 
 def recheck_contamination(key: str, home: Path | None = None) -> dict[str, Any] | None:

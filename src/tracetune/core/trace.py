@@ -1,7 +1,7 @@
 """Trace: one prompt, the steps of reasoning, the final answer. Field names and limits are the users' contract."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tracetune.core.errors import InputError
@@ -57,11 +57,16 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrace:
-    """A trace with the id and time the store gave it."""
+    """A trace with the id and time the store gave it; `known_hash` is its content hash, if it was read along."""
 
     id: str
     created_at: str
     trace: Trace
+    known_hash: str = field(default="", compare=False, repr=False)
+
+    def content_hash(self) -> str:
+        """The trace's, worked out only when it is not known."""
+        return self.known_hash or self.trace.content_hash()
 
 
 def parse_trace(value: Any, where: str = "trace") -> Trace:

@@ -85,6 +85,8 @@ class EvalIndex:
 
     def matches(self, prompt: str) -> list[Match]:
         """Every eval problem that this training prompt shows."""
+        if not self._prompts:
+            return []
         words = read_words(prompt)
         found: dict[int, Rule] = {**self._by_ngrams(words), **self._by_whole(prompt, words)}
         return [

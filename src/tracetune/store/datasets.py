@@ -19,15 +19,18 @@ from tracetune.core.durable import publish_folder
 from tracetune.core.errors import Conflict, Corrupt, NotFound, StorageError
 from tracetune.core.home import home_folder
 from tracetune.core.ids import canonical_json, file_hash
-from tracetune.core.trace import StoredTrace, parse_trace
+from tracetune.core.trace import StoredTrace
 from tracetune.store.lock import write_lock
 from tracetune.store.manifest import Manifest, read_manifest
 from tracetune.store.open import Store
 from tracetune.store.rowfile import read_rows, write_rows
 from tracetune.store.tables import datasets, traces
+from tracetune.store.trace_rows import COLUMNS, decode_row
 
 ROWS_NAME = "rows.parquet"
 MANIFEST_NAME = "manifest.json"
+# The longest name of a folder that every file system takes.
+MAX_KEY_BYTES = 255
 LOOKUP_SIZE = 500
 # Others wait while one process writes a large dataset of the same key.
 PUBLISH_WAIT_SECONDS = 3600.0
@@ -65,7 +68,8 @@ def datasets_folder(home: Path | None = None) -> Path:
 def open_dataset(key: str, home: Path | None = None) -> Dataset:
     """Open by key. Raises NotFound with near keys, Corrupt naming the file whose bytes have changed."""
     folder = datasets_folder(home) / key
-    if not key or key.startswith(".") or Path(key).name != key or not folder.is_dir():
+    could_be = key and not key.startswith(".") and Path(key).name == key and len(key.encode()) <= MAX_KEY_BYTES
+    if not could_be or not folder.is_dir():
         raise NotFound(f"Dataset not found: {key}{_near(key, home)}")
     manifest = read_manifest(folder / MANIFEST_NAME)
     rows = folder / ROWS_NAME
@@ -112,16 +116,13 @@ def list_datasets(store: Store) -> list[DatasetRecord]:
 
 def read_traces(store: Store, trace_ids: Sequence[str]) -> Iterator[StoredTrace]:
     """The traces with these ids, in this order; one that has been deleted meanwhile is left out."""
-    columns = (traces.c.id, traces.c.created_at, traces.c.content_hash, traces.c.payload)
     for start in range(0, len(trace_ids), LOOKUP_SIZE):
         wanted = trace_ids[start : start + LOOKUP_SIZE]
         with store.read() as connection:
-            found = {row.id: row for row in connection.execute(select(*columns).where(traces.c.id.in_(wanted)))}
-        for row in (found[trace_id] for trace_id in wanted if trace_id in found):
-            trace = parse_trace(json.loads(row.payload), f"stored trace {row.id}")
-            if trace.content_hash() != row.content_hash:
-                raise Corrupt(f"{store.where}: the bytes of trace {row.id} differ from their sha256; restore a backup")
-            yield StoredTrace(row.id, row.created_at, trace)
+            found = {row.id: row for row in connection.execute(select(*COLUMNS).where(traces.c.id.in_(wanted)))}
+        for trace_id in wanted:
+            if trace_id in found:
+                yield decode_row(store.where, *found[trace_id][1:])
 
 
 def _remove_unfinished(folder: Path) -> None:

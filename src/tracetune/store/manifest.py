@@ -110,19 +110,35 @@ class Summary(NamedTuple):
     content_hash: str
 
 
+class RowFacts(NamedTuple):
+    """What a summary needs of a row."""
+
+    trace_id: str
+    content_hash: str
+    num_steps: int
+    num_chars: int
+
+
 def summarise(rows: Iterable[StoredTrace]) -> Summary:
     """Read the rows once for their ids, statistics and content hash."""
+    return summarise_facts(
+        RowFacts(row.id, row.content_hash(), len(row.trace.steps), total_chars(row.trace)) for row in rows
+    )
+
+
+def summarise_facts(facts: Iterable[RowFacts]) -> Summary:
+    """The same of rows whose facts are known."""
     trace_ids: list[str] = []
     step_counts: list[int] = []
     num_chars = 0
 
     def row_hashes() -> Iterator[str]:
         nonlocal num_chars
-        for row in rows:
-            trace_ids.append(row.id)
-            step_counts.append(len(row.trace.steps))
-            num_chars += total_chars(row.trace)
-            yield row.trace.content_hash()
+        for row in facts:
+            trace_ids.append(row.trace_id)
+            step_counts.append(row.num_steps)
+            num_chars += row.num_chars
+            yield row.content_hash
 
     digest = rows_content_hash(row_hashes())
     if not trace_ids:

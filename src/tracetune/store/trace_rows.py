@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select, text
 
 from tracetune.core.errors import Corrupt, InputError
 from tracetune.core.ids import canonical_json
@@ -14,6 +17,15 @@ COLUMNS = (traces.c.seq, traces.c.id, traces.c.created_at, traces.c.content_hash
 
 # What `encode_row` gives, in its order.
 ROW_COLUMNS = ("id", "content_hash", "created_at", "trace_version", "source", "payload")
+
+
+def rows_numbered(connection: Connection, seqs: Sequence[int], *columns: ColumnElement[Any]) -> Sequence[Any]:
+    """These columns of these rows, in any order. The numbers are one value, so that one statement serves all."""
+    if connection.dialect.name == "sqlite":
+        among = text("traces.seq IN (SELECT value FROM json_each(:seqs))").bindparams(seqs=json.dumps(list(seqs)))
+    else:
+        among = text("traces.seq = ANY(:seqs)").bindparams(seqs=list(seqs))
+    return connection.execute(select(*columns).where(among)).all()
 
 
 def trace_id(content_hash: str) -> str:
@@ -49,7 +61,7 @@ def decode_row(where: object, row_id: str, created_at: str, content_hash: str, p
     """The trace of a row in the database `where`. Raises Corrupt when its bytes differ from their hash."""
     if hashlib.sha256(payload.encode()).hexdigest() != content_hash:
         raise Corrupt(f"{where}: the bytes of trace {row_id} differ from their sha256; restore from a backup")
-    return StoredTrace(row_id, created_at, decode_payload(payload))
+    return StoredTrace(row_id, created_at, decode_payload(payload), content_hash)
 
 
 def decode_payload(payload: str) -> Trace:

@@ -18,7 +18,7 @@ from tracetune.store.index_entry import MAX_SEQ, Entry
 from tracetune.store.open import Store
 from tracetune.store.tables import trace_scores, traces
 from tracetune.store.trace_index import Question, ask, index_entry, index_of
-from tracetune.store.trace_rows import COLUMNS, ROW_COLUMNS, decode_payload, decode_row, encode_row
+from tracetune.store.trace_rows import COLUMNS, ROW_COLUMNS, decode_payload, decode_row, encode_row, rows_numbered
 
 LOOKUP_SIZE = 1_000
 
@@ -188,7 +188,7 @@ def _answers(store: Store, connection: Connection, seqs: Iterator[int], question
 
 
 def _rows(store: Store, connection: Connection, seqs: Sequence[int]) -> Iterator[TraceRow]:
-    found = {row[0]: row for row in connection.execute(select(*COLUMNS).where(traces.c.seq.in_(seqs)))}
+    found = {row[0]: row for row in rows_numbered(connection, seqs, *COLUMNS)}
     for seq in seqs:
         if seq in found:
             yield TraceRow(seq, decode_row(store.where, *found[seq][1:]))
