@@ -11,6 +11,7 @@ from tracetune.app.baselines import list_baselines
 from tracetune.app.evaluations import METRICS, StoredEvaluation
 from tracetune.app.report import evidence, headline, left_out, outcome, p_text, points, power
 from tracetune.core.errors import Conflict, InputError, NotFound
+from tracetune.core.ids import new_id
 from tracetune.core.page import decode_cursor
 from tracetune.core.results import Comparison, Slice
 from tracetune.web.choices import eval_set_names, model_choices, model_name, model_names
@@ -22,6 +23,7 @@ router = Router(tags=["pages"])
 
 ROWS_A_PAGE = 50
 MAX_SQUARES, MAX_FLIPS = 2_000, 100
+MAX_KEY_CHARS = 64
 MARKS = {"fixed": "▲", "broken": "▼", "both right": "", "both wrong": "·"}
 DIALS = ("max_examples", "max_tokens", "temperature", "seed")
 EMPTY_FORM = {"model": "tiny", "eval_set": "", "name": "", "max_tokens": "512", "temperature": "0", "seed": "42"}
@@ -29,12 +31,18 @@ EMPTY_FORM = {"model": "tiny", "eval_set": "", "name": "", "max_tokens": "512", 
 
 @router.get("/evaluations", **page_rule("read"))
 def evaluation_list(
-    request: Request, eval_set: str | None = None, model: str | None = None, cursor: str | None = None
-) -> HTMLResponse:
-    """Every evaluation, or those of one eval set or model, the newest first."""
+    request: Request,
+    eval_set: str | None = None,
+    model: str | None = None,
+    run_id: str | None = None,
+    cursor: str | None = None,
+) -> Any:
+    """Every evaluation, or those of one eval set or model, the newest first; that of a run is gone to at once."""
     home = request.app.state.settings.home
-    found = evaluations.list_evaluations(cursor=cursor, eval_set=eval_set, model=model, home=home)
-    chosen = {"eval_set": eval_set, "model": model}
+    chosen = {"eval_set": eval_set, "model": model, "run_id": run_id}
+    found = evaluations.list_evaluations(cursor=cursor, eval_set=eval_set, model=model, run_id=run_id, home=home)
+    if run_id and len(found.items) == 1:
+        return RedirectResponse(f"/evaluations/{found.items[0].evaluation_id}", 303)
     names = model_names({item.model for item in found.items}, home)
     return render(
         request,
@@ -66,6 +74,7 @@ def begin_evaluation(request: Request, form: Form) -> Any:
             model=form.one("model"),
             eval_set=form.one("eval_set"),
             name=form.one("name") or None,
+            request_key=form.one("request_key")[:MAX_KEY_CHARS] or None,
             home=request.app.state.settings.home,
         )
     except (InputError, NotFound, Conflict) as error:
@@ -75,7 +84,8 @@ def begin_evaluation(request: Request, form: Form) -> Any:
 
 def _form(request: Request, form: dict[str, Any], *, problem: str = "", status: int = 200) -> HTMLResponse:
     home = request.app.state.settings.home
-    values = {"eval_sets": eval_set_names(home), "models": model_choices(home), "form": form, "problem": problem}
+    values = {"eval_sets": eval_set_names(home), "models": model_choices(home), "request_key": new_id()}
+    values |= {"form": form, "problem": problem}
     return render(request, "evaluation_new.html", twin="/api/evaluations", status=status, **values)
 
 
