@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Event
@@ -17,6 +17,7 @@ from tests.postgres import Database, Server
 from tracetune.app.database import check_database
 from tracetune.core.errors import Conflict, InputError, StorageError
 from tracetune.core.trace import Step, Trace
+from tracetune.store.bulk import insert_rows
 from tracetune.store.database import Store
 from tracetune.store.open import open_store
 from tracetune.store.tables import eval_sets
@@ -133,6 +134,28 @@ def test_a_write_cut_off_in_the_middle_leaves_nothing_and_frees_the_next(postgre
         with store.write() as connection:
             assert connection.scalar(text("SELECT count(*) FROM eval_sets")) == 0
             connection.execute(insert(eval_sets).values(EVAL_SET))
+
+
+def test_a_bulk_write_cut_off_in_the_middle_is_the_same_error(postgresql, postgres_server):
+    def rows():
+        for number in range(100_000):
+            if number == 50_000:
+                cut_sessions(postgres_server, postgresql)
+            yield str(number), "c", "[]", "now"
+
+    with open_store() as store:
+        with pytest.raises(StorageError, match="see that PostgreSQL runs"):
+            fill_eval_sets(store, rows())
+        with pytest.raises(InputError, match="cannot keep it"):
+            fill_eval_sets(store, [("a\0b", "c", "[]", "now")])
+        fill_eval_sets(store, [("a", "c", "[]", "now")])
+        with store.read() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM eval_sets")) == 1
+
+
+def fill_eval_sets(store: Store, rows: Iterable[Sequence[str]]) -> None:
+    with store.write() as connection:
+        insert_rows(connection, "eval_sets", ["name", "content_hash", "problems", "created_at"], rows)
 
 
 def test_a_commit_that_gets_no_answer_is_an_error_and_can_be_repeated(postgresql, postgres_server):

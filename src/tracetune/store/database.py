@@ -44,7 +44,7 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """A connection that sees one moment of the database, whatever is written meanwhile."""
         options = READ if self.file is None else {}
-        with own_errors(self.where), self.engine.connect().execution_options(**options) as connection:
+        with own_errors(self.where, self.engine), self.engine.connect().execution_options(**options) as connection:
             yield connection
 
     @contextmanager
@@ -55,7 +55,7 @@ class Store:
         Raises StorageError when the database is away, refuses, or others write for longer than `wait_seconds`.
         """
         with ExitStack() as held:
-            held.enter_context(own_errors(self.where))
+            held.enter_context(own_errors(self.where, self.engine))
             if self.file is not None:
                 held.enter_context(write_lock(lock_path(self.file), self.wait_seconds))
             connection = held.enter_context(self.engine.connect().execution_options(writes=True))
