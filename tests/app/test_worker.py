@@ -61,7 +61,7 @@ def launch(dataset: str, steps: int, *more: str) -> str:
     return jobs.launch("sft", [f"steps={steps}", *WORDS, *more], dataset=dataset, model="tiny").run_id
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, [jobs.run_detail(run.run_id) for run in jobs.list_runs().items]
@@ -209,7 +209,27 @@ def test_two_supervisors_begin_each_run_once(dataset, supervisor):
     assert [len([line for line in jobs.read_log(run_id)[0].lines if "begins" in line]) for run_id in ids] == [1] * 3
 
 
-def test_a_run_works_against_postgresql(postgresql, supervisor):
+def test_a_process_that_lost_its_lease_ends_before_another_goes_on(dataset, supervisor, home):
     supervisor()
-    run_id = launch(make_home(), 2)
-    assert wait_for_end(run_id).state == "finished"
+    run_id = launch(dataset, 100_000)
+    wait_for(lambda: (jobs.get_run(run_id).step or 0) >= 1)
+    first = pid_of(run_id)
+    with open_store(home) as store:
+        # As if its machine had slept for longer than the lease.
+        records.bury_run(store, run_id, str(records.get_run(store, run_id).owner))
+    wait_for(lambda: any("attempt 2" in line for line in jobs.read_log(run_id)[0].lines))
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    jobs.cancel(run_id)
+    assert wait_for_end(run_id).attempts == 2
+
+
+def test_a_run_on_postgresql_sits_out_a_crash_of_the_database(postgresql, postgres_server, supervisor):
+    supervisor()
+    run_id = launch(make_home(), 100)
+    wait_for(lambda: (jobs.get_run(run_id).step or 0) >= 1)
+    postgres_server.stop("immediate")
+    time.sleep(3.0)
+    postgres_server.start()
+    ended = wait_for_end(run_id)
+    assert (ended.state, ended.attempts, ended.step) == ("finished", 1, 100)

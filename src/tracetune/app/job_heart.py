@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tracetune.app.pulse import write_pulse
@@ -42,6 +43,9 @@ class Heart:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
+        with suppress(OSError):
+            # The last look at how much memory it took.
+            write_pulse(self._root, self._owner)
 
     def _beat_on(self) -> None:
         while True:

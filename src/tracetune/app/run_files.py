@@ -191,4 +191,6 @@ def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def _plain(line: str) -> str:
+    if line.isprintable():
+        return line
     return "".join(char if char.isprintable() or char == "\t" else " " for char in line)

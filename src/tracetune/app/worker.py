@@ -82,8 +82,11 @@ class Supervisor:
                 self._stopped.wait(LOOK_SECONDS)
 
     def _round(self, store: Store, *, look: bool) -> None:
-        for child in [child for child in self._children if _has_ended(child.process)]:
-            self._bury(store, child)
+        for child in list(self._children):
+            if child.process.returncode is None and child.process.poll() is not None:
+                _end_group(child.process)
+            if child.process.returncode is not None:
+                self._bury(store, child)
         if look:
             records.expire_leases(store)
             self._bury_orphans(store)
@@ -105,20 +108,18 @@ class Supervisor:
 
     def _bury(self, store: Store, child: _Child) -> None:
         """Its own word counts, if it left one; else how it died."""
-        # The queue is told first: should it be away, this is done again.
+        # The queue is told before the child is forgotten: should it be away, this is done again.
         said = read_pulse(child.root)
         seen = said if said.get("owner") == child.owner else {}
         before = seen.get("oom_kills", child.oom_kills)
-        exit_code = _exit_code(child.process)
         death = Death(
-            exit_code,
+            child.process.returncode,
             (before, pulse.oom_kills()),
             seen.get("peak_rss_bytes"),
             log_tail(child.root / LOG_NAME),
         )
         _settle(store, child.run, child.owner, death)
         self._children.remove(child)
-        _reap(child.process)
 
     def _bury_orphans(self, store: Store) -> None:
         """Runs of this machine whose process ended after the supervisor that had started it."""
@@ -156,19 +157,7 @@ def _start(run_id: str, owner: str, root: Path, home: Path) -> subprocess.Popen[
         )
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    # Looked at without being reaped, so that its number, which is its group's too, is not given away yet.
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _exit_code(process: subprocess.Popen[bytes]) -> int:
-    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert ended is not None
-    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    """And end what is left of its group: workers that judge answers."""
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of it: workers that judge answers."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
