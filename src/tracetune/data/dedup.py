@@ -54,7 +54,7 @@ class ExactDuplicates:
         """Take the next row, at an ascending position; True when it is new."""
         parts = learnt_parts(trace)
         # Parts are compared one by one: where a prompt ends and an answer begins is content.
-        key = blake2b("\x1f".join(map(same_text, parts)).encode(), digest_size=16).digest()
+        key = blake2b(same_text(" \0 ".join(parts)).encode(), digest_size=16).digest()
         first = self._first.setdefault(key, position)
         if first != position:
             self.found.append(Duplicate(position, first, "exact"))
