@@ -18,6 +18,7 @@ from tracetune.app import dataset_views, datasets
 from tracetune.app.compute import shared_compute
 from tracetune.app.datasets import Cleaning, Origin, open_dataset
 from tracetune.core.home import home_folder
+from tracetune.core.strict_json import MAX_INTEGER
 
 router = Router(tags=["datasets"])
 ExportFormat = Literal["trace", "tunix_sft", "training_example"]
@@ -37,7 +38,7 @@ class BuildBody(Body):
     filters: Annotated[dict[str, Any], Field(default_factory=dict)]
     limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = MAX_ROWS
     selection_strategy: Literal["latest", "random"] = "latest"
-    seed: int | None = None
+    seed: Annotated[int | None, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)] = None
     session_id: Annotated[str | None, Field(max_length=128)] = None
     parent_dataset_id: Annotated[str | None, Field(max_length=256)] = None
     training_run_id: Annotated[str | None, Field(max_length=128)] = None

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from tracetune.api.strict import Body
+from tracetune.core.strict_json import MAX_INTEGER
 from tracetune.core.trace import (
     MAX_STEP_CHARS,
     MAX_STEP_TYPE_CHARS,
@@ -20,7 +21,7 @@ from tracetune.core.trace import (
 class StepBody(Body):
     """One step of reasoning."""
 
-    i: Annotated[int, Field(ge=0)]
+    i: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
     type: Annotated[str, Field(min_length=1, max_length=MAX_STEP_TYPE_CHARS)]
     content: Annotated[str, Field(min_length=1, max_length=MAX_STEP_CHARS)]
 

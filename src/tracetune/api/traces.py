@@ -132,7 +132,7 @@ def compare(base: UUID, other: UUID, request: Request) -> Any:
 @router.get("/api/traces/facets", response_model=FacetList, **rule("read"))
 def facets(
     request: Request,
-    key: Annotated[str, Query(min_length=1, max_length=200, description="A key of meta, `a.b` goes inside.")],
+    key: Annotated[str, Query(max_length=200, pattern=r"^[^\x00]+$", description="A key of meta, `a.b` goes inside.")],
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
 ) -> Any:
     """The most frequent values of a key: what to filter by."""

@@ -12,11 +12,13 @@ from tracetune.api.ndjson import NdjsonResponse, ndjson_response
 from tracetune.api.policy import rule
 from tracetune.api.strict import Body, Router
 from tracetune.app import duels
+from tracetune.core.strict_json import MAX_INTEGER
 
 router = Router(tags=["ungar"])
 MAX_COUNT = 10_000
 MAX_NAMED = 1_000
-MAX_SEED = 2**53 - 1
+# So that seed + i is a number that JSON carries.
+MAX_SEED = MAX_INTEGER
 DEFAULT_LIMIT = 100
 
 
@@ -71,7 +73,7 @@ def generate(body: GenerateBody, request: Request) -> Any:
 @router.get("/api/ungar/high-card-duel/export.jsonl", response_class=NdjsonResponse, **rule("read", 404))
 def export(
     request: Request,
-    limit: Annotated[int | None, Query(ge=1, le=1_000_000, description="100 unless traces are named.")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=MAX_COUNT, description="100 unless traces are named.")] = None,
     trace_ids: Annotated[str | None, Query(max_length=40_000, description="Ids joined by commas.")] = None,
 ) -> NdjsonResponse:
     """Stored duels as NDJSON, the newest first, or the named ones in the order named."""
