@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
@@ -45,10 +47,23 @@ def served(home: Path, *words: str) -> Iterator[str]:
             line = process.stdout.readline()
             address = re.search(r"http://\S+", line)
             assert address, line + log.read_text()
+            _wait_until_ready(address[0])
             yield address[0]
         finally:
             process.terminate()
             process.wait(START_SECONDS)
+
+
+def _wait_until_ready(address: str) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < end, "the service does not become ready"
+        time.sleep(0.1)
 
 
 class Watched:

@@ -33,6 +33,11 @@ def chrome() -> Iterator[Browser]:
         yield found
 
 
+def section(page: Page, name: str) -> None:
+    """Go to a section by the navigation."""
+    page.get_by_role("navigation", name="Sections").get_by_role("link", name=name).click()
+
+
 def launch_and_wait(page: Page, button: str) -> str:
     """Click, and stay on the run's page until it has finished; its id."""
     page.get_by_role("button", name=button).click()
@@ -48,7 +53,7 @@ def test_from_nothing_to_a_compared_and_promoted_model_by_clicking(chrome: Brows
         seen = Watched(chrome, address)
         page = seen.page
         seen.open("/")
-        page.get_by_role("link", name="Traces", exact=True).click()
+        section(page, "Traces")
         page.get_by_role("link", name="Generate duels").first.click()
         page.get_by_label("How many").fill("200")
         page.get_by_role("button", name="Generate").click()
@@ -65,13 +70,13 @@ def test_from_nothing_to_a_compared_and_promoted_model_by_clicking(chrome: Brows
         trained = launch_and_wait(page, "Launch")
         expect(page.locator("#curves")).to_be_visible()
 
-        page.get_by_role("link", name="Evaluations", exact=True).click()
+        section(page, "Evaluations")
         page.get_by_role("link", name="Register an eval set").click()
         page.get_by_label("Name").fill("duels-test")
         page.get_by_label("How many").fill("8")
         page.get_by_role("button", name="Register").click()
         for model in ("tiny", f"run:{trained}"):
-            page.get_by_role("link", name="Evaluations", exact=True).click()
+            section(page, "Evaluations")
             page.get_by_role("link", name="Evaluate a model").first.click()
             page.get_by_label("Model").fill(model)
             page.get_by_label("Longest answer").fill("16")
@@ -79,7 +84,7 @@ def test_from_nothing_to_a_compared_and_promoted_model_by_clicking(chrome: Brows
             page.get_by_role("link", name="Its answers").click()
             expect(page.locator("details.flip")).to_have_count(8)
 
-        page.get_by_role("link", name="Evaluations", exact=True).click()
+        section(page, "Evaluations")
         page.get_by_role("button", name="Compare before and after").click()
         expect(page.locator(".verdict")).to_be_visible()
         expect(page.locator(".squares .sq")).to_have_count(8)
@@ -89,7 +94,7 @@ def test_from_nothing_to_a_compared_and_promoted_model_by_clicking(chrome: Brows
         page.get_by_label("Name").fill("duelist")
         page.get_by_role("button", name="Promote").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("duelist version 1")
-        page.get_by_role("link", name="Leaderboard").click()
+        section(page, "Leaderboard")
         expect(page.locator("tbody tr")).to_have_count(2)
         seen.ask("the end")
         assert seen.alarms == []

@@ -4,8 +4,8 @@ where that is easy (Sugiyama, Tagawa and Toda 1981: longest-path layers, barycen
 from collections.abc import Sequence
 from typing import NamedTuple
 
-BOX_WIDTH, BOX_HEIGHT = 176, 64
-GAP_X, GAP_Y = 48, 22
+BOX_WIDTH, BOX_HEIGHT = 150, 64
+GAP_X, GAP_Y = 38, 22
 SWEEPS = 6
 
 
@@ -29,7 +29,7 @@ def layout(num_nodes: int, edges: Sequence[tuple[int, int]]) -> Layout:
     """Place every node right of all it comes from.
 
     >>> layout(2, [(0, 1)]).boxes
-    [Box(x=0, y=0.0), Box(x=224, y=0.0)]
+    [Box(x=0, y=0.0), Box(x=188, y=0.0)]
     """
     layers = _ordered(_layers(num_nodes, edges), edges)
     most = max((len(layer) for layer in layers), default=0)

@@ -21,7 +21,6 @@ async function draw() {
     const [steps, columns] = aligned(series[figure.dataset.metric] ?? {}, ids);
     const values = [...figure.querySelectorAll(".value")];
     const canvas = figure.querySelector(".canvas");
-    canvas.replaceChildren();
     const read = (place) => columns.forEach((column, run) => {
       values[run].textContent = told(place === null ? column.findLast((value) => value !== null) : column[place]);
     });

@@ -18,7 +18,6 @@ function figures(rows, weight, pick) {
     const lines = JSON.parse(figure.dataset.series);
     const values = [...figure.querySelectorAll(".value")];
     const canvas = figure.querySelector(".canvas");
-    canvas.replaceChildren();
     let kept = [];
     const read = (place) => lines.forEach(([name], line) => {
       const column = numbers(rows, name);
