@@ -4,6 +4,7 @@
 that of something that exists, so that more is seen than the 404 of each route.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from starlette.testclient import TestClient
 
 from tracetune.api.service import create_service
 from tracetune.api.settings import ServiceSettings
+from tracetune.app.evaluations import record_evaluation
 from tracetune.app.tokens import create_token
 
 CASES = int(os.environ.get("TRACETUNE_FUZZ_CASES") or 5_000)
@@ -34,20 +36,53 @@ TRACE = {
 }
 
 
+def furnish(client: TestClient, home: Path) -> dict[str, str]:
+    """Make one of everything; the ids by the names that paths and queries give them."""
+    trace_id = client.post("/api/traces", json=TRACE).json()["id"]
+    made = {"dataset_name": "fuzz", "dataset_version": "v1", "limit": 5, "selection_strategy": "latest"}
+    key = client.post("/api/datasets/build", json=made).json()["dataset_key"]
+    problems = [{"id": "p1", "prompt": "7+8?", "expected_answer": "15"}]
+    client.post("/api/evalsets", json={"name": "fuzz", "problems": problems}).raise_for_status()
+    run_id = client.post("/api/runs", json={"kind": "sft", "dataset": key, "overrides": ["steps=1"]}).json()["run_id"]
+    client.post(f"/api/runs/{run_id}/cancel").raise_for_status()
+    answers = home / "answers.jsonl"
+    meta = {"source": "evaluation", "eval_id": "p1", "model": "tiny", "expected_answer": "15"}
+    answers.write_text(json.dumps({**TRACE, "prompt": "7+8?", "final_answer": "15", "meta": meta}) + "\n")
+    stored = record_evaluation(home, run_id=None, model="tiny", eval_set="fuzz", file=answers)
+    evaluation_id = stored.evaluation_id
+    client.put("/api/baselines/fuzz", json={"evaluation_id": evaluation_id}).raise_for_status()
+    return {
+        "trace_id": trace_id,
+        "base": trace_id,
+        "other": trace_id,
+        "trace_ids": trace_id,
+        "key": key,
+        "dataset": key,
+        "name": "fuzz",
+        "eval_set": "fuzz",
+        "run_id": run_id,
+        "ids": run_id,
+        "evaluation_id": evaluation_id,
+        "before": evaluation_id,
+        "after": evaluation_id,
+        "id": run_id,
+    }
+
+
 @contextmanager
 def service(home: Path) -> Iterator[tuple[BaseSchema, dict[str, str]]]:
     """The schema of a service over `home`, and ids of what is there by parameter name."""
     app = create_service(ServiceSettings(home=home, run_slots=0, require_token=True, allowed_hosts=("testserver",)))
     secret = create_token("fuzz", ("admin",), home=home).secret
     with TestClient(app, headers={"Authorization": f"Bearer {secret}"}) as client:
-        known = {"trace_id": client.post("/api/traces", json=TRACE).json().get("id", "")}
+        known = furnish(client, home)
         schema = schemathesis.openapi.from_asgi("/openapi.json", app)
         schema.config.generation.update(modes=list(GenerationMode))
-        # NUL is refused everywhere, which a schema has no word for; the hostile corpus sends it.
+        # NUL is refused everywhere (400 in an address, 422 in a body): no schema has a word for it.
         schema.config.generation.allow_x00 = False
         # A 422 for a request that keeps the schema is a rule that schemas have no word for: a cursor of ours, a
         # dataset that exists, overrides that fit together.
-        accepted = {"expected-statuses": ["2xx", "3xx", "401", "403", "404", "409", "422", "503"]}
+        accepted = {"expected-statuses": ["2xx", "3xx", "400", "401", "403", "404", "409", "422", "503"]}
         schema.config.checks.positive_data_acceptance = PositiveDataAcceptanceConfig.from_dict(accepted)
         schema.auth.set_from_requests(Bearer(secret))
         yield schema, known
@@ -73,7 +108,8 @@ def probe(operation: APIOperation, known: dict[str, str], num_cases: int) -> Ite
     def send(case: Case) -> None:
         drawn[case.path] += 1
         if drawn.total() % 2:
-            case.path_parameters |= {name: known[name] for name in case.path_parameters if name in known}
+            for given_ids in (case.path_parameters, case.query):
+                given_ids |= {name: known[name] for name in given_ids if name in known}
         try:
             case.call_and_validate()
         except FailureGroup as group:
