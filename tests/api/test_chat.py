@@ -8,22 +8,19 @@ from tracetune.app.compute import MAX_WAITING, shared_compute
 HELLO = [{"role": "user", "content": "What is 2 + 3?"}]
 
 
-def test_models_answer_side_by_side_and_alike_for_a_seed(home, client):
-    asked = {"models": ["tiny", "tiny"], "messages": HELLO, "max_tokens": 4, "temperature": 1.5, "seed": 3}
-    answers = client.post("/api/chat", json=asked).json()["answers"]
-    assert [answer["model"] for answer in answers] == ["tiny", "tiny"]
-    assert answers[0]["text"] == answers[1]["text"]
-    assert answers[0]["error"] is None
-    shared_compute(home).close()
-
-
-def test_a_model_that_is_not_here_does_not_keep_the_other_from_answering(home, client):
-    asked = {"models": ["qwen3:0.6b", "tiny"], "messages": HELLO, "max_tokens": 2}
-    missing, tiny = client.post("/api/chat", json=asked).json()["answers"]
-    assert missing["text"] is None
+def test_models_answer_side_by_side_and_one_that_is_not_here_keeps_no_other_from_answering(client):
+    asked = {
+        "models": ["qwen3:0.6b", "tiny", "tiny"],
+        "messages": HELLO,
+        "max_tokens": 4,
+        "temperature": 1.5,
+        "seed": 3,
+    }
+    missing, first, second = client.post("/api/chat", json=asked).json()["answers"]
+    assert (missing["model"], missing["text"]) == ("qwen3:0.6b", None)
     assert "hf download" in missing["error"]
-    assert tiny["text"] is not None
-    shared_compute(home).close()
+    assert first["text"] == second["text"] is not None
+    assert (first["model"], first["error"], first["num_tokens"]) == ("tiny", None, second["num_tokens"])
 
 
 def test_a_long_line_is_a_503_that_says_when_to_come_back(home, client):

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from tests.make_runs import finished_run, write_run_manifest
 
-from tracetune.app.compute import MAX_WAITING, Compute, shared_compute
+from tracetune.app.compute import MAX_WAITING, Compute, end_shared_compute, shared_compute
 from tracetune.app.datasets import build_dataset
 from tracetune.core.errors import InputError, NotFound, Unavailable
 from tracetune.core.trace import Step, Trace
@@ -26,6 +27,14 @@ def compute(home):
     found.close()
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """One for the tests that load JAX and no model of their own."""
+    found = Compute(tmp_path_factory.mktemp("home"))
+    yield found
+    found.close()
+
+
 @pytest.fixture
 def dataset(home):
     trace = Trace("1.0", "2 + 3?", "5", (Step(0, "work", "2 + 3 = 5"),), None)
@@ -34,8 +43,8 @@ def dataset(home):
     return build_dataset("sums", "v1", home=home).dataset_key
 
 
-def test_the_same_question_and_seed_have_the_same_answer(compute):
-    said = [compute.chat("tiny", QUESTION, max_tokens=6, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
+def test_the_same_question_and_seed_have_the_same_answer(warm):
+    said = [warm.chat("tiny", QUESTION, max_tokens=6, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
     assert said[0]["text"] == said[1]["text"] != said[2]["text"]
     assert said[0]["num_tokens"] <= 6
     assert said[0]["stop_reason"] in ("stop", "length")
@@ -55,16 +64,16 @@ def test_a_run_of_the_service_answers_as_it_was_trained(compute, home, small_mod
     assert with_system["text"] != plain["text"]
 
 
-def test_what_cannot_be_asked_is_said_and_the_next_question_is_answered(compute):
+def test_what_cannot_be_asked_is_said_and_the_next_question_is_answered(warm):
     with pytest.raises(InputError, match="must be tiny"):
-        compute.chat("/etc/passwd", QUESTION)
+        warm.chat("/etc/passwd", QUESTION)
     with pytest.raises(InputError, match="messages: "):
-        compute.chat("tiny", [{"role": "user", "content": "word " * 20_000}], max_tokens=4)
+        warm.chat("tiny", [{"role": "user", "content": "word " * 20_000}], max_tokens=4)
     with pytest.raises(InputError, match="the last one must be the user's"):
-        compute.chat("tiny", [{"role": "assistant", "content": "5"}], max_tokens=4)
+        warm.chat("tiny", [{"role": "assistant", "content": "5"}], max_tokens=4)
     with pytest.raises(Unavailable, match="hf download"):
-        compute.chat("qwen3:0.6b", QUESTION)
-    assert compute.chat("tiny", QUESTION, max_tokens=2)["num_tokens"] <= 2
+        warm.chat("qwen3:0.6b", QUESTION)
+    assert warm.chat("tiny", QUESTION, max_tokens=2)["num_tokens"] <= 2
 
 
 def test_a_dead_process_is_started_again(compute):
@@ -82,6 +91,7 @@ def test_an_idle_process_ends_and_the_next_question_starts_another(home, dataset
     compute = Compute(home, idle_seconds=0.2)
     compute.tokens(dataset)
     first = compute._tokens._process
+    assert first is not None
     assert first.wait(timeout=20) == 0
     assert compute.tokens(dataset)["spans"]
     compute.close()
@@ -114,10 +124,10 @@ def test_tokens_show_what_is_trained(compute, dataset):
         compute.tokens("nothing")
 
 
-def test_children_end_with_the_process_that_asked(home):
+def test_children_end_with_the_process_that_asked(dataset):
     code = (
         "from tracetune.app.compute import shared_compute; c = shared_compute(); "
-        "_ = c.chat('tiny', [{'role': 'user', 'content': 'hi'}], max_tokens=1); print(c._chat._process.pid)"
+        f"c.tokens({dataset!r}); print(c._tokens._process.pid)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     pid = int(done.stdout)
@@ -127,9 +137,39 @@ def test_children_end_with_the_process_that_asked(home):
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_one_home_folder_has_one_compute(home, tmp_path):
-    assert shared_compute() is shared_compute(home)
-    assert shared_compute(tmp_path) is not shared_compute(home)
+def test_one_home_folder_has_one_compute_until_it_ends(home, tmp_path):
+    first = shared_compute()
+    assert first is shared_compute(home)
+    assert shared_compute(tmp_path) is not first
+    end_shared_compute(home)
+    assert shared_compute(home) is not first
+    with pytest.raises(Unavailable, match="the service is ending"):
+        first.tokens("nothing")
+
+
+def test_an_end_does_not_wait_for_an_answer(compute):
+    refused: list[str] = []
+
+    def ask() -> None:
+        try:
+            compute.chat("tiny", QUESTION, max_tokens=512)
+        except Unavailable as error:
+            refused.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while compute._chat._process is None:
+        time.sleep(0.01)
+    started = time.monotonic()
+    compute.close()
+    asking.join()
+    assert time.monotonic() - started < 5.0
+    assert len(refused) == 1
+
+
+def test_a_process_that_ends_by_itself_is_told_with_its_exit_code(compute):
+    with pytest.raises(Unavailable, match="exit code 1; the service's log"):
+        compute._tokens.ask({"op": "nothing"})
 
 
 def test_asking_loads_no_jax_here(home):

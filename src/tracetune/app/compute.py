@@ -6,6 +6,7 @@ A child starts at the first question, answers one at a time, and ends by itself 
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,13 +24,14 @@ ERRORS: Mapping[str, type[TracetuneError]] = {
 }
 REPLY_SECONDS = 300.0
 IDLE_SECONDS = 600.0
+STOP_SECONDS = 5.0
 MAX_WAITING = 8
 _SHARED: dict[Path, "Compute"] = {}
 _SHARING = threading.Lock()
 
 
 def shared_compute(home: Path | None = None) -> "Compute":
-    """The one Compute of this process for a home folder; its children end with the process."""
+    """The one Compute of this process for a home folder, until `end_shared_compute`."""
     place = home_folder(home).resolve()
     with _SHARING:
         if place not in _SHARED:
@@ -38,10 +40,19 @@ def shared_compute(home: Path | None = None) -> "Compute":
         return _SHARED[place]
 
 
+def end_shared_compute(home: Path | None = None) -> None:
+    """End its children, whatever they do: a question under way is refused."""
+    with _SHARING:
+        compute = _SHARED.pop(home_folder(home).resolve(), None)
+    if compute is not None:
+        atexit.unregister(compute.close)
+        compute.close()
+
+
 class Compute:
     """One child for chat, with up to two models in memory, and one for token views, which never loads JAX.
 
-    Threads take turns. `close` ends both children; the next question starts them again.
+    Threads take turns. After `close` every question is refused.
     """
 
     def __init__(
@@ -84,7 +95,7 @@ class Compute:
         return self._chat.num_waiting >= MAX_WAITING
 
     def close(self) -> None:
-        """End both children."""
+        """End both children, whatever they do."""
         self._chat.close()
         self._tokens.close()
 
@@ -97,6 +108,7 @@ class Child:
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._counting = threading.Lock()
+        self._closed = False
         self.num_waiting = 0
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +123,10 @@ class Child:
         return reply["answer"]
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever it does. Takes no turn: whoever waits for an answer hears that there is none."""
+        self._closed = True
+        if (process := self._process) is not None:
+            process.kill()
         with self._turn:
             self._stop()
 
@@ -130,10 +145,13 @@ class Child:
 
     def _exchange(self, line: bytes, *, fresh: bool) -> dict[str, Any] | None:
         """None when an old process was gone, by its idle time, before it took the question."""
+        if self._closed:
+            raise Unavailable("compute: the service is ending; ask again when it is back")
         process = self._running(fresh)
         assert process.stdin is not None
         assert process.stdout is not None
         timer = threading.Timer(self._reply_seconds, process.kill)
+        timer.daemon = True
         timer.start()
         try:
             process.stdin.write(line)
@@ -147,6 +165,9 @@ class Child:
             timer.cancel()
         if reply:
             return json.loads(reply)
+        # Its pipes closed, so it is ending by itself: the exit code is to be its own.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
         code = self._stop()
         if not begun and not timed_out and not fresh:
             return None
@@ -163,14 +184,17 @@ class Child:
         if process is None:
             return None
         process.kill()
-        with suppress(BrokenPipeError):
-            process.communicate()
-        return process.returncode
+        for pipe in (process.stdin, process.stdout):
+            with suppress(BrokenPipeError):
+                pipe and pipe.close()
+        return process.wait()
 
 
 def _start(home: Path, idle_seconds: float) -> subprocess.Popen[bytes]:
     # Nothing is downloaded because a reader asked a question: a run or `hf download` brings a model here.
-    environment = {"HF_HUB_OFFLINE": "1", **os.environ, "TRACETUNE_HOME": str(home)}
+    # A run may be training on the same device, so the child takes memory as it needs it.
+    defaults = {"HF_HUB_OFFLINE": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = {**defaults, **os.environ, "TRACETUNE_HOME": str(home)}
     command = [sys.executable, "-m", "tracetune.app.compute_process", f"{idle_seconds:g}"]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
@@ -180,4 +204,6 @@ def _start(home: Path, idle_seconds: float) -> subprocess.Popen[bytes]:
 def _died(code: int | None, timed_out: bool, seconds: float) -> str:
     if timed_out:
         return f"compute: no answer within {seconds:g} s; ask for fewer tokens, or a smaller model"
-    return f"compute: the model's process died (exit {code}), most likely out of memory; ask a smaller model"
+    if code == -signal.SIGKILL:
+        return "compute: the model's process was killed, most likely out of memory; ask a smaller model"
+    return f"compute: the model's process ended with exit code {code}; the service's log tells why"

@@ -29,7 +29,7 @@ __all__ = ["BY_NAME", "METRICS", "Measured", "Metric", "MetricChange", "StoredEv
 
 Verdict = Literal["correct", "wrong", "unscored"]
 VERDICTS: Mapping[Verdict, bool | None] = {"correct": True, "wrong": False, "unscored": None}
-KEPT_RESULTS = 8
+KEPT_RESULTS, MAX_KEPT_BYTES = 8, 8 * 2**20
 
 
 class EvaluationRow(NamedTuple):
@@ -128,18 +128,21 @@ def read_evaluation(stored: StoredEvaluation, home: Path | None = None) -> EvalR
     if not path.is_file():
         raise Corrupt(f"evaluation {stored.evaluation_id}: its file {stored.file} is missing; restore it from a backup")
     status = path.stat()
-    result = _read(path, stored.file_sha256, status.st_mtime_ns, status.st_size)
+    read = _read_kept if status.st_size <= MAX_KEPT_BYTES else _read
+    result = read(path, stored.file_sha256, status.st_mtime_ns, status.st_size)
     if result is None:
         told = f"its file {stored.file} differs from its recorded sha256; restore it from a backup"
         raise Corrupt(f"evaluation {stored.evaluation_id}: {told}")
     return replace(result, model=stored.model)
 
 
-@lru_cache(maxsize=KEPT_RESULTS)
 def _read(path: Path, sha256: str, modified_ns: int, num_bytes: int) -> EvalResult | None:
     """None when the bytes are others. Time and size are there to read again what was touched."""
     del modified_ns, num_bytes
     return None if file_hash(path) != sha256 else read_result(path, grade=grade)
+
+
+_read_kept = lru_cache(maxsize=KEPT_RESULTS)(_read)
 
 
 def _row(result: EvalResult, place: int) -> EvaluationRow:

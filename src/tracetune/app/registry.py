@@ -54,10 +54,12 @@ def promote(run_id: str, name: str, home: Path | None = None) -> StoredModel:
         found = _hash_files(source)
         model_id = model_id_of(name, found.content_hash)
         _publish(source, home_folder(home) / "models" / model_id)
+        trained = read_run_manifest(home_folder(home) / run.folder)
         manifest = {
             "files": found.files,
-            "base_fingerprint": found.facts.get("base_fingerprint"),
-            "run": _run_facts(run, home),
+            # An adapter's seal names its base; of whole weights only the run knows what they were.
+            "base_fingerprint": found.facts.get("base_fingerprint") or trained.get("base_model_hash"),
+            "run": _run_facts(run, trained),
         }
         return records.add_model(store, NewModel(name, found.content_hash, run_id, f"models/{model_id}", manifest))
 
@@ -152,8 +154,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _run_facts(run: StoredRun, home: Path | None) -> dict[str, Any]:
-    manifest = read_run_manifest(home_folder(home) / run.folder)
+def _run_facts(run: StoredRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "kind": run.kind,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tracetune.app.compute import end_shared_compute
 from tracetune.app.database import check_database
 from tracetune.app.worker import Supervisor
 from tracetune.core.errors import TracetuneError
@@ -42,6 +43,7 @@ def running_service(home: Path, *, run_slots: int) -> Iterator[None]:
             yield
         finally:
             supervisor.stop()
+            end_shared_compute(home)
 
 
 def readiness(home: Path) -> Readiness:
