@@ -103,7 +103,7 @@ def test_writers_lose_and_double_nothing_while_the_server_crashes_and_restarts(p
             assert_recovers(store, -int(time.monotonic() * 1000))
         stop.set()
         acknowledged = [trace for work in working for trace in work.result()]
-        assert len(acknowledged) > 100
+        assert len(acknowledged) >= 12
         with store.read() as connection:
             stored = connection.scalars(text("SELECT id FROM traces")).all()
     # A write may have been stored without its answer having arrived; whoever repeats it finds it there.

@@ -4,6 +4,7 @@ WAL lets readers go on while one process writes; synchronous=FULL makes a commit
 """
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,13 @@ def lock_path(path: Path) -> Path:
 
 
 def is_wal(path: Path) -> bool:
-    """Whether the file is in WAL mode already.
+    """Whether the file is in WAL mode already; a missing one is made, empty.
 
-    Never call it while this process has the database open: closing any descriptor of a file drops this
-    process's POSIX locks on it, and SQLite relies on them (sqlite.org/howtocorrupt.html).
+    It asks SQLite: reading the header and closing the file again would drop every lock that this process's
+    other connections hold on it (sqlite.org/howtocorrupt.html, section 2.2).
     """
-    # Byte 18 of the header is the write version: 2 means WAL (sqlite.org/fileformat2.html).
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(20)[18:19] == b"\x02"
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def sqlite_warning(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> str | None:

@@ -101,11 +101,8 @@ def _upgrade_now(connection: Connection, store: Store, before: str | None) -> Pa
 
 
 def _turn_on_wal(store: Store, path: Path) -> None:
-    if not is_wal(path):
-        # Turning WAL on needs the file alone and does not wait for it, so newcomers go one by one.
-        with (
-            own_errors(store.where, store.engine),
-            write_lock(lock_path(path), store.wait_seconds),
-            store.engine.connect(),
-        ):
-            pass
+    with own_errors(store.where, store.engine):
+        if not is_wal(path):
+            # Turning WAL on needs the file alone and does not wait for it, so newcomers go one by one.
+            with write_lock(lock_path(path), store.wait_seconds), store.engine.connect():
+                pass
