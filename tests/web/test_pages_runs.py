@@ -5,11 +5,13 @@ import re
 from html import unescape
 
 import pytest
+from tests.make_evaluations import recorded
 from tests.web.fake_runs import begin, end, folder, grpo_rows, log_steps, queue, roll_out, say
 
 from tracetune.app import jobs
 from tracetune.app.datasets import build_dataset
 from tracetune.app.ingest import make_traces
+from tracetune.core.home import home_folder
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</pre><script>alert(1)</script>"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -110,6 +112,16 @@ def test_cancel_and_resume_are_forms_that_work(browser):
     assert jobs.get_run(run_id).state == "queued"
     assert browser.post(f"/runs/{run_id}/resume", data={}).status_code == 409
     assert browser.post(f"/runs/{UNKNOWN}/cancel", data={}).status_code == 404
+
+
+def test_what_was_measured_stands_on_the_page_of_the_run_it_came_from(browser, run_id):
+    evaluating = "11111111-1111-4111-8111-111111111111"
+    stored = recorded(home_folder(), True, True, True, False, model=f"run:{run_id}", run_id=evaluating)
+    page = browser.get(f"/runs/{run_id}").text
+    assert f'href="/evaluations/{stored.evaluation_id}"' in page
+    assert "75.0 %" in page
+    other, _ = begin("grpo", "other", overrides=["seed=1"])
+    assert "Evaluations of its model" not in browser.get(f"/runs/{other}").text
 
 
 def test_numbers_leave_as_csv_and_as_no_formula(browser):

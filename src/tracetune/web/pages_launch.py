@@ -64,7 +64,7 @@ KNOBS: Mapping[str, tuple[Knob, ...]] = {
 
 @router.get("/runs/new", **page_rule("read", 404))
 def new(
-    request: Request, kind: str = "sft", dataset: str = "", model: str = "", like: str = "", name: str = ""
+    request: Request, *, kind: str = "sft", dataset: str = "", model: str = "", like: str = "", name: str = ""
 ) -> HTMLResponse:
     """An empty form, or one filled with what another run (`like`) was asked."""
     if like:

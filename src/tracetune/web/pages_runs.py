@@ -1,6 +1,6 @@
 """Runs: the list with its live rows, one run's page, what it is told to do, and several side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from tracetune.api.strict import Router
 from tracetune.app import jobs
+from tracetune.app.evaluations import StoredEvaluation, list_evaluations
 from tracetune.app.glimpse import glimpse, log_tail, newest_rows
 from tracetune.config.check import leaves
 from tracetune.web import curves
@@ -18,11 +19,13 @@ from tracetune.web.wording import DASH, query
 router = Router(tags=["pages"])
 PAGE_ROWS = 20
 MAX_TABLE_ROWS = 50
+MAX_RESULTS = 10
 
 
 @router.get("/", **page_rule("read"))
 def home(
     request: Request,
+    *,
     q: str = "",
     state: str = "",
     kind: str = "",
@@ -83,6 +86,7 @@ def run(run_id: str, request: Request) -> HTMLResponse:
         config=leaves(detail.config),
         device=_device(detail.manifest),
         artifacts=jobs.artifacts(run_id, folder),
+        results=_results(detail.run, folder),
     )
 
 
@@ -114,6 +118,12 @@ def resume(run_id: str, request: Request) -> RedirectResponse:
     """Go on from the last checkpoint."""
     jobs.resume(run_id, request.app.state.settings.home)
     return RedirectResponse(f"/runs/{run_id}", 303)
+
+
+def _results(view: jobs.RunView, folder: Path) -> Sequence[StoredEvaluation]:
+    """What an evaluation's run measured, or what was measured of the model that a run trained."""
+    chosen = {"run_id": view.run_id} if view.kind == "evaluation" else {"model": f"run:{view.run_id}"}
+    return list_evaluations(limit=MAX_RESULTS, home=folder, **chosen).items
 
 
 def _device(manifest: Mapping[str, Any]) -> str:
