@@ -16,9 +16,10 @@ from tests.postgres import Database, Server
 from tracetune.core.errors import Conflict, Corrupt, InputError, StorageError
 from tracetune.core.trace import Step, Trace
 from tracetune.store.database import connect, database_url
+from tracetune.store.facet_counts import facet_counts
 from tracetune.store.migrate import known_revisions, upgrade
 from tracetune.store.open import open_store
-from tracetune.store.traces import add_traces, iter_traces
+from tracetune.store.traces import add_traces, iter_traces, list_traces
 from tracetune.store.upgrade import database_status, upgrade_database
 
 COLUMNS = "seq, id, content_hash, created_at, trace_version, source, payload"
@@ -52,6 +53,14 @@ def fill(database: Database, tmp_path: Path) -> Database:
         values = ", ".join(f":{name}" for name in names)
         connection.execute(text(f"INSERT INTO traces ({COLUMNS}) VALUES ({values})"), rows)
     return database
+
+
+def test_traces_that_were_stored_before_are_found_by_value_and_by_word(old: Database):
+    upgrade_database()
+    with open_store() as store:
+        assert [row.stored.trace for row in list_traces(store, limit=5, filters={"number": 7})] == [TRACES[7]]
+        assert [row.stored.trace for row in list_traces(store, limit=50, q="question answer")] == TRACES[::-1]
+        assert [item.num_traces for item in facet_counts(store, "source")] == [len(TRACES)]
 
 
 def stored() -> list[Trace]:
