@@ -3,17 +3,26 @@
 import hashlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 import orjson
 from fastapi import Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from tracetune.api.dataset_shapes import (
+    Built,
+    Contamination,
+    DatasetList,
+    Diff,
+    Lengths,
+    ManifestView,
+    RowList,
+    Tokens,
+)
 from tracetune.api.ndjson import NdjsonResponse, ndjson_response
 from tracetune.api.policy import rule
 from tracetune.api.strict import Body, Router
-from tracetune.api.traces import MAX_PAGE, TraceView, view
+from tracetune.api.traces import MAX_PAGE, view
 from tracetune.app import dataset_views, datasets
 from tracetune.app.compute import shared_compute
 from tracetune.app.datasets import Cleaning, Origin, open_dataset
@@ -46,125 +55,6 @@ class BuildBody(Body):
     dedup: Literal["near", "exact", "none"] = "none"
     near_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     contamination: Literal["drop", "fail", "keep"] = "drop"
-
-
-class Built(BaseModel):
-    """The build that now stands under the key."""
-
-    dataset_key: str
-    build_id: UUID
-    trace_count: int
-    manifest_path: str
-    content_hash: str
-
-
-class Listed(BaseModel):
-    """One line of the list."""
-
-    dataset_key: str
-    build_id: UUID
-    dataset_name: str
-    dataset_version: str
-    content_hash: str
-    trace_count: int
-    created_at: str
-
-
-class DatasetList(BaseModel):
-    """One page, newest first."""
-
-    data: list[Listed]
-    next_cursor: str | None
-
-
-class ManifestView(BaseModel):
-    """manifest.json; `content_hash` stands for the rows in their order."""
-
-    model_config = ConfigDict(extra="allow")
-    dataset_key: str
-    build_id: UUID
-    dataset_name: str
-    dataset_version: str
-    dataset_schema_version: str
-    created_at: str
-    filters: dict[str, Any]
-    selection_strategy: str
-    seed: int | None
-    trace_ids: list[UUID]
-    trace_count: int
-    stats: dict[str, Any]
-    session_id: str | None
-    parent_dataset_id: str | None
-    training_run_id: str | None
-    provenance: dict[str, Any] | None
-    content_hash: str
-    dedup: dict[str, Any]
-    contamination: dict[str, Any]
-
-
-class RowView(TraceView):
-    """A frozen row and its place, counted from 0."""
-
-    row: int
-
-
-class RowList(BaseModel):
-    """One page in the dataset's order."""
-
-    data: list[RowView]
-    next_cursor: str | None
-
-
-class Bin(BaseModel):
-    """Rows of at least `low` and less than `high` characters."""
-
-    low: int
-    high: int
-    num_rows: int
-
-
-class Lengths(BaseModel):
-    """Rows by the characters of prompt, steps and answer."""
-
-    dataset_key: str
-    bins: list[Bin]
-
-
-class Contamination(BaseModel):
-    """The verdict on every eval set registered by now; the manifest's own when none came after the build."""
-
-    dataset_key: str
-    since_build: bool
-    verdict: dict[str, Any]
-
-
-class Diff(BaseModel):
-    """What differs, by trace id; lists are cut at `limit`, `summary` counts all. A change is one prompt's old and new
-    row."""
-
-    before: dict[str, str]
-    after: dict[str, str]
-    summary: dict[str, int | bool]
-    added: list[UUID]
-    removed: list[UUID]
-    changed: list[dict[str, UUID]]
-    examples: dict[str, dict[str, Any]]
-
-
-class TokenSpan(BaseModel):
-    """One token, or the few tokens of one character."""
-
-    text: str
-    tokens: list[int]
-    trained: bool
-    control: bool
-
-
-class Tokens(BaseModel):
-    """A row as a model is trained on it."""
-
-    trace_id: UUID
-    spans: list[TokenSpan]
 
 
 @router.post("/api/datasets/build", status_code=201, response_model=Built, **rule("write", 409))

@@ -1,5 +1,6 @@
 """NDJSON in both directions, a piece in memory at a time."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def ndjson_response(lines: Iterator[bytes], filename: str, headers: dict[str, st
     """A download of lines that end with a newline. What goes wrong before the first block is refused properly."""
     blocks = _blocks(lines)
     first = next(blocks, b"")
-    plain = filename.encode("ascii", "replace").decode().replace("?", "_")
+    plain = re.sub(r"[^A-Za-z0-9._~-]", "_", filename)
     disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename)}"
     return NdjsonResponse(chain((first,), blocks), headers={"Content-Disposition": disposition, **(headers or {})})
 
