@@ -3,25 +3,18 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.web.chromium import CHROMIUM, Watched, chromium, served
-from tests.web.hostile import PAYLOADS
+from tests.web.hostile_home import hostile_pages
 from tests.web.test_pages_data import record
 
-from tracetune.app import jobs, traces
+from tracetune.app import traces
 from tracetune.app.chosen_traces import build_from_traces
-from tracetune.app.datasets import Cleaning, register_evalset
-from tracetune.app.evaluations import record_evaluation
-from tracetune.core.results import EvalItem, EvalResult
 from tracetune.core.trace import Step, Trace
-from tracetune.core.values import Problem, Score
-from tracetune.evals.records import write_result
 
 RUN_MS = 240_000
-FOLDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -100,104 +93,6 @@ def test_from_nothing_to_a_compared_and_promoted_model_by_clicking(chrome: Brows
         assert seen.alarms == []
 
 
-def hostile_traces() -> list[str]:
-    """A trace for each payload, which stands in every field of it."""
-    made = [
-        Trace(
-            "1.0", text, text, (Step(0, text, text),), {"source": text, text: text, "tags": [text], "in": {text: text}}
-        )
-        for text in PAYLOADS
-    ]
-    return [head.id for head in traces.add_traces(made).heads]
-
-
-def folded() -> list[tuple[str, ...]]:
-    """All payloads in a few groups, for pages that show one thing each."""
-    size = len(PAYLOADS) // FOLDS
-    return [PAYLOADS[start : start + size] for start in range(0, len(PAYLOADS), size)]
-
-
-def hostile_pages(home: Path) -> list[str]:
-    """The addresses of all pages that show what was filled with payloads."""
-    ids = hostile_traces()
-    keep = Cleaning(exact_dedup=False, near_dedup=None, contamination="keep")
-    keys, eval_sets = [], []
-    for group in folded():
-        many = Trace(
-            "1.0",
-            "".join(group),
-            "".join(group),
-            tuple(Step(i, t, t) for i, t in enumerate(group)),
-            {t: t for t in group},
-        )
-        ids.append(traces.add_traces([many]).heads[0].id)
-    for place, text in enumerate(PAYLOADS):
-        if place % 10 == 0:
-            keys.append(build_from_traces(text, text, ids[: place + 1], cleaning=keep).dataset_key)
-            problems = [Problem(t, t, t, t, t) for t in PAYLOADS[place : place + 10]]
-            eval_sets.append(register_evalset(problems, text).name)
-        jobs.launch("sft", name=text, dataset=keys[-1])
-    return [*_trace_pages(ids), *_dataset_pages(keys, ids), *_evaluation_pages(home, eval_sets), *_run_pages()]
-
-
-def _trace_pages(ids: list[str]) -> Iterator[str]:
-    cursor, page = None, traces.list_traces(limit=20)
-    while cursor := page.next_cursor:
-        yield f"/traces?cursor={cursor}"
-        page = traces.list_traces(limit=20, cursor=cursor)
-    yield from (f"/traces/{trace_id}" for trace_id in ids[-FOLDS:])
-    yield f"/traces/compare?base={ids[-1]}&other={ids[-2]}"
-    for text in PAYLOADS[:: len(PAYLOADS) // FOLDS]:
-        safe = quote(text, safe="")
-        yield f"/traces?q=fired&source={safe}&meta.{safe}={safe}"
-        yield f"/traces/{safe}"
-
-
-def _dataset_pages(keys: list[str], ids: list[str]) -> Iterator[str]:
-    yield "/datasets"
-    for key in keys:
-        yield f"/datasets/{quote(key, safe='')}"
-    first, last = quote(keys[0], safe=""), quote(keys[-1], safe="")
-    yield f"/datasets/{first}/tokens"
-    yield f"/datasets/{first}/diff?other={last}"
-    yield f"/datasets/add?trace_id={ids[0]}"
-    for text in PAYLOADS[:: len(PAYLOADS) // FOLDS]:
-        yield f"/datasets/new?filter={quote(text, safe='')}%3D1&name={quote(text, safe='')}"
-
-
-def _evaluation_pages(home: Path, eval_sets: list[str]) -> Iterator[str]:
-    yield "/evalsets"
-    yield "/evaluations/new"
-    for place, name in enumerate(eval_sets):
-        texts = PAYLOADS[10 * place : 10 * place + 10]
-        old, new = (
-            _hostile_evaluation(home, name, texts, model, ok) for model, ok in (("tiny", False), ("run:x", True))
-        )
-        yield f"/evalsets/{quote(name, safe='')}"
-        yield f"/evaluations/{old}"
-        yield f"/evaluations/compare?before={old}&after={new}"
-        yield f"/leaderboard?eval_set={quote(name, safe='')}"
-    yield "/evaluations"
-
-
-def _hostile_evaluation(home: Path, name: str, texts: tuple[str, ...], model: str, correct: bool) -> str:
-    items = tuple(EvalItem(t, t, t, t, Score(correct, t, t), t, t) for t in texts)
-    file = home / f"{PAYLOADS.index(texts[0])}-{correct}.jsonl"
-    write_result(EvalResult(model, items, {"seed": 1}), file)
-    return record_evaluation(home, run_id=None, model=model, eval_set=name, file=file).evaluation_id
-
-
-def _run_pages() -> Iterator[str]:
-    yield "/"
-    yield "/runs/new"
-    found = jobs.list_runs(limit=100).items
-    for run in found[::10]:
-        yield f"/runs/{run.run_id}"
-    yield f"/runs/compare?ids={found[0].run_id},{found[1].run_id}"
-    yield "/models/new"
-    yield "/chat"
-
-
 def test_no_text_of_others_runs_asks_elsewhere_or_breaks_the_policy(chrome: Browser, home: Path) -> None:
     addresses = hostile_pages(home)
     with served(home, "--no-runs") as address:
@@ -205,6 +100,7 @@ def test_no_text_of_others_runs_asks_elsewhere_or_breaks_the_policy(chrome: Brow
         for path in addresses:
             seen.open(path)
         assert seen.alarms == []
+        assert len(addresses) > 100
         shown = seen.page.request.get("/traces", headers={"Accept": "text/html"}).text()
         assert "__fired" in shown, "control: the texts do stand on the pages"
 
