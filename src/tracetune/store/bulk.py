@@ -6,6 +6,15 @@ from typing import Any
 from sqlalchemy import Connection
 
 
+def array_text(numbers: Iterable[int]) -> str:
+    """PostgreSQL's text for an array: the driver is slow with long lists.
+
+    >>> array_text([1, -2])
+    '{1,-2}'
+    """
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
 def insert_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Insert rows whose values stand in the order of `columns`, inside the connection's transaction."""
     names = ", ".join(columns)

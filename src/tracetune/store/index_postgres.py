@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from tracetune.store.bulk import insert_rows
+from tracetune.store.bulk import array_text, insert_rows
 from tracetune.store.facets import EVERY
 from tracetune.store.index_entry import MAX_COUNT, Entry, FacetSize, Wanted
 from tracetune.store.intersect import intersect
@@ -25,8 +25,8 @@ CREATE = (
 EXACT_WORDS: bool = False
 # Rows read from the newest downwards before the GIN index is asked.
 WINDOWS = (1_000, 8_000)
-# Rounds of walking down several facets before it is asked; they double from 64 numbers to 2,048.
-WALK_ROUNDS = 6
+# Rounds of walking down several facets before it is asked; they double from 64 numbers to 512.
+WALK_ROUNDS = 4
 # Rows that the GIN index is asked about first: of a term that once was frequent it names very many.
 RARE_WINDOW = 100_000
 STREAM_PAGE = 1_000
@@ -53,8 +53,9 @@ def add(connection: Connection, entries: Sequence[Entry]) -> None:
 
 def forget(connection: Connection, entry: Entry) -> None:
     """Take one trace out."""
-    values = {"seq": entry.seq, "facets": list(entry.facets)}
-    connection.execute(text("DELETE FROM trace_facets WHERE facet = ANY(:facets) AND seq = :seq"), values)
+    values = {"seq": entry.seq, "facets": array_text(entry.facets)}
+    forgotten = text("DELETE FROM trace_facets WHERE facet = ANY(CAST(:facets AS bigint[])) AND seq = :seq")
+    connection.execute(forgotten, values)
     connection.execute(text("DELETE FROM trace_terms WHERE seq = :seq"), values)
 
 
@@ -99,12 +100,16 @@ class FacetRange(NamedTuple):
         )
         query = text(f"SELECT seq FROM ({ranges}) AS merged ORDER BY seq DESC LIMIT :size OFFSET :skip")
         values = {"upto": upto, "size": size, "most": size + skip, "skip": skip}
-        return list(self.connection.scalars(query, values))
+        return list(self.connection.scalars(query, values).all())
 
     def among(self, seqs: Sequence[int]) -> set[int]:
         """Those of `seqs` that have one of the facets."""
-        query = text("SELECT seq FROM trace_facets WHERE facet = ANY(:facets) AND seq = ANY(:seqs)")
-        return set(self.connection.scalars(query, {"facets": list(self.facets), "seqs": list(seqs)}))
+        query = text(
+            "SELECT seq FROM trace_facets WHERE facet = ANY(CAST(:facets AS bigint[])) "
+            "AND seq = ANY(CAST(:seqs AS bigint[]))"
+        )
+        values = {"facets": array_text(self.facets), "seqs": array_text(seqs)}
+        return set(self.connection.scalars(query, values).all())
 
 
 def _by_facets(connection: Connection, wanted: Wanted, upto: int) -> Iterator[int]:
@@ -141,8 +146,8 @@ def _terms_between(connection: Connection, wanted: Wanted, above: int, upto: int
         f"SELECT seq FROM trace_terms WHERE seq > :above AND seq <= :upto "
         f"AND terms @> CAST(:words AS integer[]) {groups} ORDER BY seq DESC"
     )
-    values: dict[str, object] = {"above": above, "upto": upto, "words": [_word_term(word) for word in wanted.words]}
-    values |= {f"group{number}": list(map(_facet_term, group)) for number, group in enumerate(wanted.facets)}
+    values: dict[str, object] = {"above": above, "upto": upto, "words": array_text(map(_word_term, wanted.words))}
+    values |= {f"group{number}": array_text(map(_facet_term, group)) for number, group in enumerate(wanted.facets)}
     with connection.execution_options(yield_per=STREAM_PAGE).execute(query, values) as result:
         yield from result.scalars()
 
@@ -157,8 +162,7 @@ def _allow(connection: Connection, kind: str) -> None:
 
 
 def _terms(entry: Entry) -> str:
-    terms = {*map(_facet_term, entry.facets), *map(_word_term, entry.words)}
-    return f"{{{','.join(map(str, terms))}}}"
+    return array_text({*map(_facet_term, entry.facets), *map(_word_term, entry.words)})
 
 
 def _facet_term(facet: int) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, select, text
 from tracetune.core.errors import Corrupt, InputError
 from tracetune.core.ids import canonical_json
 from tracetune.core.trace import Step, StoredTrace, Trace
+from tracetune.store.bulk import array_text
 from tracetune.store.tables import traces
 
 COLUMNS = (traces.c.seq, traces.c.id, traces.c.created_at, traces.c.content_hash, traces.c.payload)
@@ -24,7 +25,7 @@ def rows_numbered(connection: Connection, seqs: Sequence[int], *columns: ColumnE
     if connection.dialect.name == "sqlite":
         among = text("traces.seq IN (SELECT value FROM json_each(:seqs))").bindparams(seqs=json.dumps(list(seqs)))
     else:
-        among = text("traces.seq = ANY(:seqs)").bindparams(seqs=list(seqs))
+        among = text("traces.seq = ANY(CAST(:seqs AS bigint[]))").bindparams(seqs=array_text(seqs))
     return connection.execute(select(*columns).where(among)).all()
 
 
