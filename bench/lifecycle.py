@@ -94,6 +94,14 @@ class Load:
                 else:
                     time.sleep(0.02)
 
+    def wait_for_more(self) -> None:
+        """Until as many requests as there are clients were acknowledged: however slow the machine, there is load."""
+        enough = len(self.acknowledged) + self.num_clients
+        until = time.monotonic() + 60
+        while len(self.acknowledged) < enough:
+            assert time.monotonic() < until, "no request was acknowledged for a minute"
+            time.sleep(0.01)
+
     def send(self, client: httpx.Client, prompt: str) -> bool:
         """Whether it was acknowledged."""
         trace = {"trace_version": "1", "prompt": prompt, "final_answer": "4"}
@@ -134,13 +142,14 @@ def rounds(
         thread.start()
     try:
         for number in signals:
-            time.sleep(moments.uniform(0.05, 0.6))
+            load.wait_for_more()
+            time.sleep(moments.uniform(0.0, 0.4))
             ended = running.end(number)
             exit_code = running.process.returncode
             running = Service(home, *options)
             load.url = running.url
             found.append(Round(signal.Signals(number).name, exit_code, ended, running.ready_seconds))
-        time.sleep(0.3)
+        load.wait_for_more()
     finally:
         load.stop.set()
         for thread in threads:

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import uuid
-from asyncio import Event
+from asyncio import CancelledError, Event
 from contextlib import ExitStack
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -73,10 +73,12 @@ class Guard:
             if refusal is None:
                 await self.app(scope, receive, answer.send)
             else:
-                told = problem_response(
-                    answer.request_id, refusal.status_code, refusal.detail, headers=dict(refusal.headers or {})
-                )
-                await told(scope, receive, answer.send)
+                await answer.refuse(refusal, receive)
+        except CancelledError:
+            # The drain was over before the work was: nothing was acknowledged, so it may be asked for again.
+            if not answer.status:
+                await answer.refuse(_ending(), receive)
+            raise
         finally:
             place.close()
             answer.end(headers)
@@ -107,8 +109,7 @@ class Guard:
         if scope["path"] in PROBES:
             return None
         if self.draining.is_set():
-            told = "the service is ending; try again in a moment"
-            return ApiError(503, told, headers={"Retry-After": "2", "Connection": "close"})
+            return _ending()
         if self.in_flight > self.settings.max_in_flight:
             told = f"{self.settings.max_in_flight} requests are at work already; try again in a moment"
             return ApiError(503, told, headers={"Retry-After": "1"})
@@ -143,6 +144,12 @@ class Answer:
             self.bytes_out += len(message.get("body", b""))
         await self.inner(message)
 
+    async def refuse(self, refusal: ApiError, receive: Receive) -> None:
+        """Answer with a refusal of the guard's own."""
+        fixed = dict(refusal.headers or {})
+        told = problem_response(self.request_id, refusal.status_code, refusal.detail, headers=fixed)
+        await told(self.scope, receive, self.send)
+
     def end(self, headers: Headers) -> None:
         """Count it and write its line. The address is logged without its query: values there may be private."""
         if self.streaming:
@@ -165,6 +172,11 @@ class Answer:
             **({"traceparent": traceparent} if _TRACEPARENT.fullmatch(traceparent) else {}),
         }
         LOG.info("request", extra=line)
+
+
+def _ending() -> ApiError:
+    told = "the service is ending; try again in a moment"
+    return ApiError(503, told, headers={"Retry-After": "2", "Connection": "close"})
 
 
 def given_id(headers: Headers) -> str:
