@@ -49,12 +49,15 @@ def test_answers_to_other_problems_are_refused(home):
         record_evaluation(home, run_id=None, model="tiny", eval_set="other", file=file)
 
 
-def test_a_file_outside_the_home_folder_is_refused(home, tmp_path):
-    registered(home, "numbers", 1)
-    with pytest.raises(InputError, match="not under the home folder"):
-        record_evaluation(
-            home, run_id=None, model="tiny", eval_set="numbers", file=answers(tmp_path / "answers.jsonl", True)
-        )
+def test_a_record_outlives_the_run_that_made_it(home, tmp_path):
+    registered(home, "numbers", 2)
+    file = answers(tmp_path / "answers.jsonl", True, False)
+    stored = record_evaluation(home, run_id="r", model="tiny", eval_set="numbers", file=file)
+    again = answers(file, False, False)
+    other = record_evaluation(home, run_id="r", model="tiny", eval_set="numbers", file=again)
+    file.unlink()
+    assert [row.item.score.correct for row in evaluation_rows(stored.evaluation_id).items] == [True, False]
+    assert [row.item.score.correct for row in evaluation_rows(other.evaluation_id).items] == [False, False]
 
 
 def test_rows_are_paged_and_chosen_by_verdict(database):

@@ -43,6 +43,17 @@ def test_many_who_promote_one_run_at_once_make_one_version(database):
     assert not list(database.home.glob("models/*.partial"))
 
 
+def test_what_a_killed_promotion_left_behind_is_no_hindrance(database):
+    run = finished_run(database.home)
+    model = promote(run.run_id, "tutor")
+    folder = database.home / model.folder
+    partial = folder.with_name(f".{folder.name}.1.partial")
+    folder.rename(partial)
+    assert promote(run.run_id, "tutor") == model
+    assert folder.is_dir()
+    assert not partial.exists()
+
+
 def test_nothing_that_names_a_place_is_recorded(home):
     model = promote(finished_run(home, base=str(home / "runs" / "earlier")).run_id, "tutor", home)
     assert str(home) not in json.dumps(dict(model.manifest))

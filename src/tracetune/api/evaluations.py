@@ -1,4 +1,4 @@
-"""Evaluations over HTTP: launched as runs, listed, read row by row, compared in pairs, ranked."""
+"""Evaluations over HTTP: launched as runs, listed, read row by row, compared in pairs."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -10,7 +10,6 @@ from tracetune.api.policy import rule
 from tracetune.api.strict import Body, Router
 from tracetune.app import evaluations, jobs
 from tracetune.app.evaluations import BY_NAME, EvaluationRow, MetricChange, StoredEvaluation
-from tracetune.app.leaderboard import Standing, leaderboard
 
 router = Router(tags=["evaluations"])
 Direction = Literal["higher", "lower"]
@@ -156,37 +155,6 @@ class ComparisonOut(BaseModel):
     metrics: list[MetricChangeOut]
 
 
-class GapOut(BaseModel):
-    """A model against the first; `is_real` follows p_adjusted, which allows for every model of the board."""
-
-    num_items: int
-    delta: float
-    interval: Interval
-    p_adjusted: float
-    is_real: bool
-
-
-class StandingOut(BaseModel):
-    """One model by its newest evaluation; `gap` is null for the first."""
-
-    rank: int
-    model: str
-    evaluation_id: UUID
-    accuracy: MeasuredOut | None
-    complete: bool
-    gap: GapOut | None
-    created_at: str
-
-
-class LeaderboardOut(BaseModel):
-    """Best first: complete evaluations before partial ones, then by accuracy."""
-
-    eval_set: str
-    eval_set_hash: str
-    num_problems: int
-    data: list[StandingOut]
-
-
 @router.post("/api/evaluations", status_code=201, response_model=LaunchedOut, **rule("train", 404, 409))
 def launch(body: EvaluationBody, request: Request) -> Any:
     """Queue a run that lets a model answer an eval set; its evaluation is listed when the run has finished."""
@@ -257,14 +225,6 @@ def rows(
     return {"data": [_shown_row(row) for row in page.items], "next_cursor": page.next_cursor}
 
 
-@router.get("/api/leaderboard", response_model=LeaderboardOut, **rule("read", 404))
-def board(eval_set: Annotated[str, Query(min_length=1, max_length=128)], request: Request) -> Any:
-    """The models of one eval set, best first, and which of them are really behind the first."""
-    found = leaderboard(eval_set, _home(request))
-    whole = {name: value for name, value in found._asdict().items() if name != "standings"}
-    return {**whole, "data": [_shown_standing(standing) for standing in found.standings]}
-
-
 def shown(stored: StoredEvaluation) -> dict[str, Any]:
     """An evaluation as every route tells it."""
     summary = stored.summary
@@ -276,7 +236,7 @@ def shown(stored: StoredEvaluation) -> dict[str, Any]:
         "eval_set_hash": stored.eval_set_hash,
         "num_items": summary["num_items"],
         "num_problems": summary["num_problems"],
-        "metrics": {name: _shown_metric(name, found) for name, found in summary["metrics"].items()},
+        "metrics": {name: shown_metric(name, found) for name, found in summary["metrics"].items()},
         "file_sha256": stored.file_sha256,
         "created_at": stored.created_at,
     }
@@ -288,7 +248,8 @@ def shown_change(change: MetricChange) -> dict[str, Any]:
     return {**change._asdict(), "metric": metric.name, "label": metric.label, "direction": metric.direction}
 
 
-def _shown_metric(name: str, found: dict[str, Any]) -> dict[str, Any]:
+def shown_metric(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """A metric's value, with what it is called and which way is better."""
     return {**found, "label": BY_NAME[name].label, "direction": BY_NAME[name].direction}
 
 
@@ -306,19 +267,6 @@ def _shown_row(row: EvaluationRow) -> dict[str, Any]:
         "difficulty": item.difficulty,
         "stop_reason": row.stop_reason,
         "num_tokens": row.num_tokens,
-    }
-
-
-def _shown_standing(standing: Standing) -> dict[str, Any]:
-    stored, accuracy = standing.evaluation, standing.accuracy
-    return {
-        "rank": standing.rank,
-        "model": stored.model,
-        "evaluation_id": stored.evaluation_id,
-        "accuracy": accuracy and _shown_metric("accuracy", accuracy._asdict()),
-        "complete": standing.complete,
-        "gap": standing.gap and standing.gap._asdict(),
-        "created_at": stored.created_at,
     }
 
 

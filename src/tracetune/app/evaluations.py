@@ -3,12 +3,14 @@
 An evaluation is named by its id; its file is under the home folder and is checked against its sha256 when read.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tracetune.core.durable import write_durably
 from tracetune.core.errors import Corrupt, InputError
 from tracetune.core.home import home_folder
 from tracetune.core.ids import file_hash
@@ -29,6 +31,7 @@ __all__ = ["BY_NAME", "METRICS", "Measured", "Metric", "MetricChange", "StoredEv
 
 Verdict = Literal["correct", "wrong", "unscored"]
 VERDICTS: Mapping[Verdict, bool | None] = {"correct": True, "wrong": False, "unscored": None}
+FOLDER = "evaluations"
 KEPT_RESULTS, MAX_KEPT_BYTES = 8, 8 * 2**20
 
 
@@ -45,16 +48,18 @@ def record_evaluation(
 ) -> StoredEvaluation:
     """Put an answers file on record, with its metrics; recording it again gives the same evaluation.
 
-    `model` is the reference it was asked for by, `eval_set` the name of a registered set, `file` lies under the home
-    folder. Raises NotFound for an unknown set, InputError for a file elsewhere, or of other problems.
+    `model` is the reference it was asked for by, `eval_set` the name of a registered set. The file is copied, so the
+    record outlives its run. Raises NotFound for an unknown set, InputError for answers to other problems.
     """
-    relative = _under_home(file, home)
     with open_store(home) as store:
         known = evalsets.get_evalset(store, eval_set)
         result = read_result(file, grade=grade, problems=known.problems)
-        _check_problems(result, known, relative)
-        summary = _summary(result, known)
-        new = NewEvaluation(run_id, model, eval_set, known.content_hash, summary, relative, file_hash(file))
+        _check_problems(result, known, file.name)
+        data = file.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        new = NewEvaluation(run_id, model, eval_set, known.content_hash, _summary(result, known), "", sha256)
+        new = new._replace(file=f"{FOLDER}/{records.evaluation_id_of(new)}.jsonl")
+        write_durably(home_folder(home) / new.file, data)
         return records.add_evaluation(store, new)
 
 
@@ -149,13 +154,6 @@ def _row(result: EvalResult, place: int) -> EvaluationRow:
     item = result.items[place]
     ending = result.meta["items"].get(item.eval_id, {})
     return EvaluationRow(item, ending.get("stop_reason"), ending.get("num_tokens"))
-
-
-def _under_home(file: Path, home: Path | None) -> str:
-    try:
-        return file.resolve().relative_to(home_folder(home).resolve()).as_posix()
-    except ValueError:
-        raise InputError(f"{file}: is not under the home folder {home_folder(home)}; copy it there first") from None
 
 
 def _check_problems(result: EvalResult, known: EvalSet, where: str) -> None:

@@ -134,6 +134,9 @@ def _publish(source: Path, folder: Path) -> None:
     except OSError as error:
         raise StorageError(f"{folder.parent}: cannot be created ({error.strerror}); fix permissions") from error
     with write_lock(folder.with_name(f".{folder.name}.lock"), PUBLISH_WAIT_SECONDS):
+        # Under the lock nobody else writes here, so what a killed process left behind can go.
+        for partial in folder.parent.glob(f".{folder.name}.*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
         if folder.is_dir():
             return
         with publish_folder(folder) as partial:

@@ -57,10 +57,15 @@ class EvaluationFilter(NamedTuple):
     run_id: str | None = None
 
 
+def evaluation_id_of(new: NewEvaluation) -> str:
+    """The id, known before it is recorded: it stands for the run, the model, the eval set and the answers."""
+    identity = {name: value for name, value in new._asdict().items() if name not in ("summary", "file")}
+    return id_of_hash(content_hash(identity))
+
+
 def add_evaluation(store: Store, new: NewEvaluation) -> StoredEvaluation:
     """Record an evaluation, or give the row that recorded it before."""
-    identity = {name: value for name, value in new._asdict().items() if name not in ("summary", "file")}
-    evaluation_id = id_of_hash(content_hash(identity))
+    evaluation_id = evaluation_id_of(new)
     with store.write() as connection:
         take_turn(connection, "evaluations")
         query = select(evaluations).where(evaluations.c.evaluation_id == evaluation_id)
