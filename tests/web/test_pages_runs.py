@@ -242,6 +242,8 @@ def test_rollouts_are_shown_by_group_the_widest_spread_first(browser, run_id):
     best = browser.get(f"/runs/{run_id}/rollouts?step=3&low=3&high=3")
     assert "What is same?" not in best.text
     assert "1 of 2" in best.text
+    assert best.text.count('class="completion right lit"') == 1
+    assert " lit" not in page.text
     chosen = browser.get(f"/runs/{run_id}/rollouts?step=3&problem=same").text
     assert re.search(r'aria-current="true">\s*<span class="q">What is same', chosen)
     assert browser.get(f"/runs/{run_id}/rollouts?step=99").status_code == 404
