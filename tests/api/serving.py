@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from tracetune.api.server import bind
 from tracetune.api.service import create_service
@@ -14,10 +15,10 @@ from tracetune.api.settings import ServiceSettings
 
 
 @contextmanager
-def serving(settings: ServiceSettings) -> Iterator[tuple[str, int]]:
+def serving(settings: ServiceSettings, app: FastAPI | None = None) -> Iterator[tuple[str, int]]:
     """The address of a service that answers until the block ends."""
     bound = bind("127.0.0.1", 0)
-    app = create_service(settings)
+    app = app or create_service(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()

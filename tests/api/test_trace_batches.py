@@ -193,6 +193,26 @@ def test_a_client_that_vanishes_leaves_whole_lines_and_a_server_that_answers(dat
             assert (answer["created_count"], answer["duplicate_count"]) == (0, 1000)
 
 
+@on_sqlite
+def test_an_upload_under_way_ends_when_the_service_does_and_says_what_is_in(database, settings):
+    app = create_service(settings)
+
+    def body() -> Iterator[bytes]:
+        for first in range(0, 20_000, 500):
+            if first == 5_000:
+                app.state.draining.set()
+            yield lines([make(number) for number in range(first, first + 500)])
+
+    with serving(settings, app) as address, httpx.Client(base_url=f"http://localhost:{address[1]}") as client:
+        refused = client.post(BATCH, content=body(), headers=NDJSON, timeout=60)
+        problem = refused.json()
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert 1_000 <= problem["created_count"] < 20_000
+        app.state.draining.clear()
+        again = client.post(BATCH, content=lines([make(n) for n in range(problem["created_count"])]), headers=NDJSON)
+        assert again.json()["duplicate_count"] == problem["created_count"]
+
+
 def test_many_clients_that_send_the_same_lines_store_them_once(database, settings):
     bodies = [make(number) for number in range(600)]
     created: list[int] = []

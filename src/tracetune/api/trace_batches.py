@@ -151,6 +151,9 @@ class _Ingest:
                     if taken.bad is not None:
                         await self.request.incoming.discard()
                         raise self._refusal(taken.bad)
+                    if self.request.incoming.more and self.request.app.state.draining.is_set():
+                        await self.request.incoming.discard()
+                        raise self._ending()
             except ClientDisconnect:
                 # Nobody is left to read this; what was stored stays.
                 return Response(status_code=400)
@@ -173,15 +176,20 @@ class _Ingest:
             for pointer, told in bad.problems
         ]
         errors = [{"line": bad.number, "pointer": pointer, "detail": told} for pointer, told in bad.problems]
-        counted = {"created_count": self.created_count, "duplicate_count": self.num_rows - self.created_count}
         told = detail if bad.status == 422 else f"{place}: {bad.problems[0][1]}"
         headers = {"Connection": "close"}
-        return ApiError(bad.status, told, headers=headers, errors=errors, line=bad.number, **counted)
+        return ApiError(bad.status, told, headers=headers, errors=errors, line=bad.number, **self._counts())
+
+    def _ending(self) -> ApiError:
+        told = f"the service is ending; {self.num_rows} traces are stored, send all again in a moment"
+        return ApiError(503, told, headers={"Retry-After": "2", "Connection": "close"}, **self._counts())
+
+    def _counts(self) -> dict[str, int]:
+        return {"created_count": self.created_count, "duplicate_count": self.num_rows - self.created_count}
 
     def _body(self, spool: IO[bytes], held: ExitStack) -> Iterator[bytes]:
         with held:
-            duplicates = self.num_rows - self.created_count
-            yield b'{"created_count":%d,"duplicate_count":%d,"traces":[' % (self.created_count, duplicates)
+            yield orjson.dumps(self._counts())[:-1] + b',"traces":['
             spool.seek(0)
             while block := spool.read(SPOOL_BLOCK):
                 yield block
