@@ -20,6 +20,8 @@ PARTIAL = 1
 # A trace with more values than this is indexed in part and read for every filter.
 MAX_VALUES = 64
 VALUE_BITS = 32
+# Values recur; long texts do not, and would fill the memory.
+MAX_REMEMBERED_CHARS = 64
 _VALUE_MASK = 2**VALUE_BITS - 1
 
 
@@ -37,7 +39,11 @@ def trace_facets(trace: Trace) -> set[int]:
 
 def facet(path: str, value: Any) -> int:
     """The number of one value at one path; equal JSON values have equal numbers, all objects and lists one."""
-    return _path_number(path) << VALUE_BITS | _value_number(value)
+    if isinstance(value, dict | list) or len(path) > MAX_REMEMBERED_CHARS:
+        return _facet(path, value)
+    if isinstance(value, str) and len(value) > MAX_REMEMBERED_CHARS:
+        return _facet(path, value)
+    return _remembered_facet(path, value)
 
 
 def path_range(path: str) -> tuple[int, int]:
@@ -64,14 +70,21 @@ def _values(meta: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             waiting += [(path, item) for item in value]
 
 
-@lru_cache(maxsize=4096)
+def _facet(path: str, value: Any) -> int:
+    return _path_number(path) << VALUE_BITS | _value_number(value)
+
+
+# Typed, because to Python 1 and true are one key.
+_remembered_facet = lru_cache(maxsize=1 << 15, typed=True)(_facet)
+
+
 def _path_number(path: str) -> int:
     return _digest(path.encode("utf-8", "surrogatepass")) >> 1 or 1
 
 
 def _value_number(value: Any) -> int:
     if isinstance(value, str):
-        return _text_number(value)
+        return _digest(value.encode("utf-8", "surrogatepass"))
     if value is None or isinstance(value, bool):
         return {None: 0x6E756C6C, True: 0x74727565, False: 0x66616C73}[value]
     if isinstance(value, int):
@@ -79,11 +92,6 @@ def _value_number(value: Any) -> int:
     if isinstance(value, float):
         return int(value) & _VALUE_MASK if value.is_integer() else _digest(struct.pack(">d", value))
     return 0x6F626A65
-
-
-@lru_cache(maxsize=4096)
-def _text_number(text: str) -> int:
-    return _digest(text.encode("utf-8", "surrogatepass"))
 
 
 def _digest(data: bytes) -> int:
