@@ -23,7 +23,7 @@ from tracetune.store import runs as records
 from tracetune.store.open import open_store
 
 pytestmark = pytest.mark.slow
-WORDS = ("training.batch_size=2", "training.logging_steps=1", "training.save_steps=4", "model.max_length=256")
+WORDS = ("training.batch_size=2", "training.logging_steps=1", "training.save_steps=4", "model.max_length=128")
 
 
 def make_home() -> str:
@@ -84,7 +84,7 @@ def test_runs_of_every_kind_end_and_say_so(dataset, supervisor):
     improved = jobs.launch(
         "grpo",
         [
-            *("training.num_batches=1", "training.micro_batch_size=2", "training.num_test_batches=1"),
+            *("training.num_batches=1", "training.micro_batch_size=2", "training.num_test_batches=0"),
             *("grpo.num_generations=2", "generation.max_generation_steps=4"),
         ],
         dataset=dataset,
@@ -190,7 +190,7 @@ def test_a_run_that_asks_for_too_much_memory_is_told_what_to_lower(dataset, home
     ended = jobs.get_run(run_id)
     assert ended.state == "failed"
     assert str(ended.exit_reason).startswith("out of memory: ")
-    assert "lower training.batch_size (is 100000000) or model.max_length (is 256)" in str(ended.exit_reason)
+    assert "lower training.batch_size (is 100000000) or model.max_length (is 128)" in str(ended.exit_reason)
 
 
 def test_a_run_that_cannot_work_fails_with_the_reason(dataset, supervisor, home):
