@@ -20,7 +20,8 @@ PRAGMAS = {
     "wal_autocheckpoint": "8192",
     "cache_size": "-65536",
 }
-POOL = {"pool_size": 8, "max_overflow": 56}
+# The connection used last is used next: each keeps up to 64 MiB of pages, and turns would fill them all.
+POOL = {"pool_size": 8, "max_overflow": 56, "pool_use_lifo": True}
 
 
 def sqlite_engine(path: Path, wait_seconds: float) -> Engine:
