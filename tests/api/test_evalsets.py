@@ -70,3 +70,15 @@ def test_ids_that_repeat_are_refused(client):
 
 def test_a_name_nobody_registered_is_not_found(client):
     assert client.get("/api/evalsets/nothing").status_code == 404
+
+
+def test_a_task_makes_the_problems(client):
+    task = {"name": "high_card_duel:reasoned", "count": 3, "seed": 42}
+    made = client.post("/api/evalsets", json={"name": "duels", "task": task})
+    assert made.status_code == 201
+    assert made.json()["num_problems"] == 3
+    assert "TS" in client.get("/api/evalsets/duels").json()["data"][0]["prompt"]
+    both = client.post("/api/evalsets", json={"name": "both", "task": task, "problems": PROBLEMS})
+    neither = client.post("/api/evalsets", json={"name": "neither"})
+    assert [both.status_code, neither.status_code] == [422, 422]
+    assert "either" in both.json()["detail"]

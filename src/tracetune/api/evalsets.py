@@ -1,14 +1,17 @@
 """Eval sets over HTTP: a name stands for one set of problems for ever, and every build is checked against it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request
 from pydantic import BaseModel, Field
 
+from tracetune.api.errors import ApiError
 from tracetune.api.policy import rule
 from tracetune.api.strict import Body, Router
 from tracetune.api.traces import MAX_PAGE
 from tracetune.app import evalsets
+from tracetune.app.task_evalsets import TASKS, register_task
+from tracetune.core.strict_json import MAX_INTEGER
 from tracetune.core.values import Problem
 
 router = Router(tags=["evalsets"])
@@ -29,11 +32,20 @@ class ProblemBody(Body):
     meta: dict[str, Any] | None = None
 
 
+class TaskBody(Body):
+    """Problems that a native task makes: the first `count` of `seed`."""
+
+    name: Literal[TASKS]  # pyright: ignore[reportInvalidTypeForm]
+    count: Annotated[int, Field(ge=1, le=10_000)] = 100
+    seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
+
+
 class EvalSetBody(Body):
-    """Problems under a name; their ids are unique."""
+    """Problems under a name, given one by one with unique ids, or made by a task."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"\S")]
-    problems: Annotated[list[ProblemBody], Field(min_length=1, max_length=MAX_PROBLEMS)]
+    problems: Annotated[list[ProblemBody], Field(min_length=1, max_length=MAX_PROBLEMS)] | None = None
+    task: TaskBody | None = None
 
 
 class Registered(BaseModel):
@@ -78,8 +90,14 @@ class EvalSetView(Registered):
 @router.post("/api/evalsets", status_code=201, response_model=Registered, **rule("write", 409))
 def register(body: EvalSetBody, request: Request) -> Any:
     """Remember an eval set. The same problems again change nothing; others under the same name are refused."""
-    rows = [problem.model_dump(exclude_none=True) for problem in body.problems]
-    found = evalsets.register_rows(body.name, rows, request.app.state.settings.home)
+    home = request.app.state.settings.home
+    if (body.problems is None) == (body.task is None):
+        raise ApiError(422, "evalset: give either problems or a task")
+    if body.task is not None:
+        found = register_task(body.name, body.task.name, count=body.task.count, seed=body.task.seed, home=home)
+    else:
+        rows = [problem.model_dump(exclude_none=True) for problem in body.problems or ()]
+        found = evalsets.register_rows(body.name, rows, home)
     return {"name": found.name, "content_hash": found.content_hash, "num_problems": len(found.problems)}
 
 
