@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -188,7 +189,12 @@ def test_a_long_trace_is_shown_in_part_until_asked(browser: TestClient) -> None:
 
 
 def test_a_trace_by_hand_is_stored_or_comes_back_with_what_is_wrong(browser: TestClient) -> None:
-    fields = {"prompt": "1+1?", "steps": "one\n\ntwo\nlines", "final_answer": "2", "meta": '{"grade": 1}'}
+    fields: dict[str, Any] = {
+        "prompt": "1+1?",
+        "steps": "one\n\ntwo\nlines",
+        "final_answer": "2",
+        "meta": '{"grade": 1}',
+    }
     stored = traces.get_trace(sent(browser, "/traces/new", **fields).rpartition("/")[2]).trace
     assert [step.content for step in stored.steps] == ["one", "two\nlines"]
     assert stored.meta == {"grade": 1}
@@ -220,11 +226,11 @@ def test_duels_are_generated_by_the_form(browser: TestClient) -> None:
 
 def test_a_dataset_is_built_by_the_form_and_other_content_is_refused(browser: TestClient) -> None:
     generate_duels(count=30, seed=1, style="reasoned")
-    fields = {"dataset_name": "duels", "dataset_version": "v1", "filters": "source=ungar\nseed = 5"}
+    fields: dict[str, Any] = {"dataset_name": "duels", "dataset_version": "v1", "filters": "source=ungar\nseed = 5"}
     assert sent(browser, "/datasets/new", **fields) == "/datasets/duels-v1"
     assert open_dataset("duels-v1").manifest.filters == {"source": "ungar", "seed": 5}
     assert sent(browser, "/datasets/new", **fields) == "/datasets/duels-v1", "the same content is the same build"
-    other = {**fields, "filters": "source=ungar"}
+    other: dict[str, Any] = {**fields, "filters": "source=ungar"}
     assert "build it as a new version" in sent(browser, "/datasets/new", 409, **other)
     assert "KEY=VALUE" in sent(browser, "/datasets/new", 422, **{**fields, "filters": "source"})
     assert "needs a seed" in sent(browser, "/datasets/new", 422, **{**fields, "selection_strategy": "random"})
@@ -380,3 +386,6 @@ def test_without_a_token_a_page_leads_to_the_login_and_back(home: Path) -> None:
         assert 'type="password"' in page
         assert 'value="/datasets?name=a"' in page
         assert 'value="/"' in shown(closed, "/login?next=//elsewhere.example"), "it leads nowhere else"
+        refused = sent(closed, "/login", 401, token="wrong", next="/datasets")
+        assert "unknown, expired or revoked" in refused
+        assert 'type="password"' in refused, "another token can be tried at once"

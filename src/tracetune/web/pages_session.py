@@ -15,5 +15,10 @@ router = Router(tags=["pages"])
 @router.get("/login", **page_rule("open"))
 def login_page(request: Request, next: Annotated[str, Query(max_length=4_000)] = "/") -> HTMLResponse:
     """Where a token is given; `next` is where to go on."""
-    values = {"next": local_path(next), "is_required": request.app.state.settings.token_required}
-    return render(request, "login.html", twin="/api/health", **values)
+    return login(request, next=local_path(next))
+
+
+def login(request: Request, *, next: str = "/", problem: str = "", status: int = 200) -> HTMLResponse:
+    """The page, with what was wrong with the token before."""
+    values = {"next": next, "problem": problem, "is_required": request.app.state.settings.token_required}
+    return render(request, "login.html", twin="/api/health", status=status, **values)

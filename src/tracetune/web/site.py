@@ -70,7 +70,10 @@ def _as_page(handler: Handler) -> Handler:
         if told.status_code == 401 and request.method == "GET":
             back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse("/login?" + urlencode({"next": back}), 303)
-        page = render(request, "error.html", status=told.status_code, problem=orjson.loads(bytes(told.body)))
+        problem = orjson.loads(bytes(told.body))
+        if told.status_code == 401 and request.url.path == "/login":
+            return pages_session.login(request, problem=problem["detail"], status=401)
+        page = render(request, "error.html", status=told.status_code, problem=problem)
         for name in ("retry-after", "allow", "connection"):
             if name in told.headers:
                 page.headers[name] = told.headers[name]
