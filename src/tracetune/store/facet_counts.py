@@ -17,7 +17,7 @@ MAX_DISTINCT = 200
 
 
 class FacetCount(NamedTuple):
-    """A value and how many traces have it; `num_traces` stops at 100,000."""
+    """A value and how many traces have it; `num_traces` stops at 10,000."""
 
     value: str | int | float | bool | None
     num_traces: int

@@ -19,7 +19,7 @@ class Wanted(NamedTuple):
 
 
 class FacetSize(NamedTuple):
-    """How many traces have a facet, at most 100,000, and the newest of them."""
+    """How many traces have a facet, at most 10,000, and the newest of them."""
 
     facet: int
     num_traces: int
@@ -27,4 +27,4 @@ class FacetSize(NamedTuple):
 
 
 MAX_SEQ = 2**63 - 1
-MAX_COUNT = 100_000
+MAX_COUNT = 10_000
