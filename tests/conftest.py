@@ -10,6 +10,8 @@ os.environ.pop("DATABASE_URL", None)
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests start many processes; without bytecode each would compile two hundred files of ours.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Workers and the processes that tests start inherit one folder of compiled programs, and compile nothing twice.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tracetune-compiled-")

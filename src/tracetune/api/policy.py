@@ -3,9 +3,10 @@
 A route without a rule does not start: `StrictRoute` refuses it when it is added.
 """
 
+from http import HTTPStatus
 from typing import Any, Literal, get_args
 
-from tracetune.api.errors import MEDIA_TYPE, Problem
+from tracetune.api.errors import MEDIA_TYPE
 
 Scope = Literal["open", "read", "write", "train", "admin"]
 SCOPES = get_args(Scope)
@@ -36,7 +37,8 @@ def rule(
     statuses = sorted({*ALWAYS, *problems, *(() if scope == "open" else (401,))})
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        "responses": {status: {"model": Problem, "content": content} for status in statuses},
+        # By reference (`api.service` holds the schema): FastAPI would build a validator for each status of each route.
+        "responses": {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses},
         "openapi_extra": {
             **secured,
             SCOPE_KEY: scope,

@@ -27,7 +27,7 @@ from tracetune.api import (
     traces,
     ungar,
 )
-from tracetune.api.errors import add_error_handlers
+from tracetune.api.errors import Problem, add_error_handlers
 from tracetune.api.guard import Guard
 from tracetune.api.metrics import Metrics
 from tracetune.api.settings import ServiceSettings
@@ -61,10 +61,11 @@ class Service(FastAPI):
         return Guard(inner, self.state.settings, draining=self.state.draining, metrics=self.state.metrics)
 
     def openapi(self) -> dict[str, Any]:
-        """The schema, with the security scheme that rules name."""
+        """The schema, with what every rule refers to: the shape of a refusal and the kind of token."""
         schema = super().openapi()
-        schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
-        schema.setdefault("components", {}).setdefault("securitySchemes", schemes)
+        parts = schema.setdefault("components", {})
+        parts.setdefault("securitySchemes", {"bearer": {"type": "http", "scheme": "bearer"}})
+        parts.setdefault("schemas", {}).setdefault("Problem", Problem.model_json_schema())
         return schema
 
 

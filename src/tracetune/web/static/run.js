@@ -48,13 +48,12 @@ async function follow() {
   slider.addEventListener("input", draw);
   if (live !== "yes") return;
   const timer = setInterval(async () => {
-    const ended = ENDED.includes(document.getElementById("status")?.dataset.state);
     const fresh = await metrics(run, rows.at(-1)?.step ?? 0).catch(() => []);
     rows.push(...fresh);
-    // Charts are laid out by the server; the first step, a new metric and the end of the run lay them out anew.
+    // Charts are laid out by the server; the first step and a new metric lay them out anew.
     const known = new Set(all.length ? [...curves.querySelectorAll("figure.chart")].flatMap((figure) => JSON.parse(figure.dataset.series).map(([name]) => name)) : []);
     const news = fresh.some((row) => Object.keys(row).some((name) => name.startsWith("validation_") && !known.has(name)));
-    if (ended || (fresh.length && !all.length) || news) {
+    if ((fresh.length && !all.length) || news) {
       clearInterval(timer);
       return location.reload();
     }
@@ -84,5 +83,17 @@ function tail() {
   });
 }
 
+// What may be done with a run, and its last charts, are the server's to say: its end loads the page once more.
+function finish() {
+  const state = () => document.getElementById("status")?.dataset.state;
+  if (ENDED.includes(state())) return;
+  const timer = setInterval(() => {
+    if (!ENDED.includes(state())) return;
+    clearInterval(timer);
+    location.reload();
+  }, EVERY_MS / 4);
+}
+
+finish();
 if (curves) follow();
 if (log) tail();
