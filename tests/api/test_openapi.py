@@ -141,6 +141,9 @@ TALLY: Counter[str] = Counter()
 def test_every_answer_is_documented_and_none_is_a_server_error(tmp_path: Path):
     with service(tmp_path) as (schema, known):
         operations = [result.ok() for result in schema.get_all_operations()]
-        found = [told for each in operations for told in probe(each, known, CASES // len(operations))]
+        varied = [each for each in operations if each.body or any(each.iter_parameters())]
+        # Half of them valid, half not; some routes have fewer different requests than are asked of them.
+        num_cases = 1 + round(CASES * 0.6 / len(varied))
+        found = [told for each in operations for told in probe(each, known, num_cases)]
     assert not found, "\n\n".join(found)
     assert TALLY.total() >= CASES, TALLY
