@@ -219,11 +219,18 @@ def rollouts(
     return jobs.run_rollouts(str(run_id), step, _home(request))._asdict()
 
 
+# Of a stream of events the schema describes each one.
+EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("data", "event", "id")}}
+
+
 def _answers(media_types: Sequence[str], *problems: int) -> dict[str, Any]:
     """A rule for a route whose answer is not JSON."""
     options = rule("read", *problems)
-    schema = {"schema": {"type": "string"}}
-    options["responses"][200] = {"description": "OK", "content": dict.fromkeys(media_types, schema)}
+    schemas = {
+        media_type: EVENT if media_type == run_streams.MEDIA_TYPE else {"type": "string"} for media_type in media_types
+    }
+    content = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
+    options["responses"][200] = {"description": "OK", "content": content}
     return options
 
 
