@@ -226,10 +226,7 @@ EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in (
 def _answers(media_types: Sequence[str], *problems: int) -> dict[str, Any]:
     """A rule for a route whose answer is not JSON."""
     options = rule("read", *problems)
-    schemas = {
-        media_type: EVENT if media_type == run_streams.MEDIA_TYPE else {"type": "string"} for media_type in media_types
-    }
-    content = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
+    content = {kind: {"schema": EVENT if kind == MEDIA_TYPE else {"type": "string"}} for kind in media_types}
     options["responses"][200] = {"description": "OK", "content": content}
     return options
 
