@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tracetune.core.errors import InputError
+from tracetune.core.filters import read_filters
 
 app = typer.Typer(help="Freeze traces into datasets; list, show, export and compare them.", no_args_is_help=True)
 
@@ -50,7 +51,7 @@ def build(
     manifest = build_dataset(
         name,
         version,
-        filters=_parse_filters(filters or []),
+        filters=read_filters(filters or [], "--filter"),
         limit=limit,
         strategy=strategy,
         seed=seed,
@@ -150,25 +151,6 @@ def diff(
 
     found = diff_datasets(before, after, num_examples=examples)
     _print(diff_json(found), diff_lines(found, examples), as_json=as_json)
-
-
-def _parse_filters(texts: list[str]) -> dict[str, Any]:
-    filters: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise InputError(f"--filter: must be KEY=VALUE, got {text!r}")
-        if key in filters:
-            raise InputError(f"--filter: {key} is given twice; one value a key")
-        filters[key] = _json_or_text(value)
-    return filters
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def _print(value: Any, lines: list[str], *, as_json: bool) -> None:

@@ -1,9 +1,11 @@
 """Filters over a trace's meta: which values a dotted path leads to, and when one is the asked value."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tracetune.core.errors import InputError
+from tracetune.core.strict_json import parse_json
 from tracetune.core.trace import Trace
 
 VERSION_KEY = "trace_version"
@@ -15,6 +17,30 @@ class AnyOf:
     """A filter value that stands for several: one of them is enough."""
 
     values: tuple[Any, ...]
+
+
+def read_filters(texts: Iterable[str], where: str) -> dict[str, Any]:
+    """Filters that a person wrote, KEY=VALUE each, a value being JSON or text. Raises InputError naming `where`.
+
+    >>> read_filters(["source=ungar", " task.grade = 3"], "--filter")
+    {'source': 'ungar', 'task.grade': 3}
+    """
+    filters: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not key or not equals:
+            raise InputError(f"{where}: must be KEY=VALUE, got {text[:80]!r}")
+        if key in filters:
+            raise InputError(f"{where}: {key[:80]} is given twice; one value a key")
+        filters[key] = _json_or_text(value)
+    return filters
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return parse_json(value.encode())
+    except InputError:
+        return value
 
 
 def text_filter(text: str) -> AnyOf:

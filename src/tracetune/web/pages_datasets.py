@@ -15,8 +15,8 @@ from tracetune.app.dataset_views import page_datasets, page_rows
 from tracetune.app.datasets import Bin, Cleaning, Dataset, Manifest, length_histogram, open_dataset
 from tracetune.app.evalsets import list_evalsets
 from tracetune.core.errors import Conflict, InputError, NotFound, Unavailable
+from tracetune.core.filters import read_filters
 from tracetune.core.page import decode_cursor
-from tracetune.core.strict_json import parse_json
 from tracetune.web.choices import MAX_CHOICES, dataset_keys, model_choices
 from tracetune.web.facets import FAMILIAR, label
 from tracetune.web.forms import Form
@@ -79,7 +79,7 @@ def build(request: Request, form: Form) -> Any:
         manifest = datasets.build_dataset(
             given["dataset_name"],
             given["dataset_version"],
-            filters=read_filters(given["filters"]),
+            filters=read_filters(filter(str.strip, given["filters"].splitlines()), "filters"),
             limit=form.number("limit") or datasets.MAX_ROWS,
             strategy="random" if given["selection_strategy"] == "random" else "latest",
             seed=form.number("seed"),
@@ -96,30 +96,6 @@ def build(request: Request, form: Form) -> Any:
 def _build_form(request: Request, form: dict[str, str], *, problem: str = "", status: int = 200) -> HTMLResponse:
     values = {"form": form, "problem": problem, "keys": FAMILIAR}
     return render(request, "dataset_new.html", twin="/api/datasets", status=status, **values)
-
-
-def read_filters(text: str) -> dict[str, Any]:
-    """Lines of KEY=VALUE, a value being JSON or text. Raises InputError.
-
-    >>> read_filters("source=ungar\\n task.grade = 3")
-    {'source': 'ungar', 'task.grade': 3}
-    """
-    filters: dict[str, Any] = {}
-    for line in filter(str.strip, text.splitlines()):
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not key or not equals:
-            raise InputError(f"filters: a line must be KEY=VALUE, got {line[:80]!r}")
-        if key in filters:
-            raise InputError(f"filters: {key[:80]} is given twice; one value a key")
-        filters[key] = _json_or_text(value)
-    return filters
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return parse_json(value.encode())
-    except InputError:
-        return value
 
 
 def _cleaning(given: Mapping[str, str]) -> Cleaning:
