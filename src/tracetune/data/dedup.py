@@ -18,7 +18,7 @@ import numpy as np
 
 from tracetune.core.errors import InputError
 from tracetune.core.trace import Trace
-from tracetune.data.text import mix, ngram_hashes, read_words, same_text, sequence_hash, token_hashes
+from tracetune.data.text import exact_tokens, mix, ngram_hashes, read_words, same_text, sequence_hash, token_hashes
 
 THRESHOLD = 0.8
 SHINGLE_SIZE = 5
@@ -60,7 +60,7 @@ class ExactDuplicates:
             self.found.append(Duplicate(position, first, "exact"))
             return False
         self.positions.append(position)
-        self.numbers.append(sequence_hash(read_words("\n".join(parts)).exact_tokens()))
+        self.numbers.append(sequence_hash(exact_tokens("\n".join(parts))))
         return True
 
 
