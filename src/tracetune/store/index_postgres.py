@@ -27,7 +27,8 @@ EXACT_WORDS: bool = False
 WINDOWS = (1_000, 8_000)
 # Rounds of walking down several facets before it is asked; they double from 64 numbers to 512.
 WALK_ROUNDS = 4
-# Rows that the GIN index is asked about first: of a term that once was frequent it names very many.
+# So many answers are taken at once, in any order; of more, the newest rows are asked about first.
+FEW = 4_000
 RARE_WINDOW = 100_000
 STREAM_PAGE = 1_000
 
@@ -131,7 +132,15 @@ def _by_words(connection: Connection, wanted: Wanted, upto: int) -> Iterator[int
 
 
 def _by_terms(connection: Connection, wanted: Wanted, upto: int) -> Iterator[int]:
+    if upto <= 0:
+        return
     _allow(connection, "bitmapscan")
+    asked, values = _asked(wanted, 0, upto)
+    # The GIN index reads its lists whole each time it is asked, so it is asked once where answers are few.
+    few = connection.scalars(text(f"{asked} LIMIT {FEW + 1}"), values).all()
+    if len(few) <= FEW:
+        yield from sorted(few, reverse=True)
+        return
     yield from _terms_between(connection, wanted, upto - RARE_WINDOW, upto)
     _allow(connection, "bitmapscan")
     yield from _terms_between(connection, wanted, 0, upto - RARE_WINDOW)
@@ -141,15 +150,18 @@ def _terms_between(connection: Connection, wanted: Wanted, above: int, upto: int
     """Streamed, because whoever reads on may want all."""
     if upto <= 0:
         return
-    groups = " ".join(f"AND terms && CAST(:group{number} AS integer[])" for number in range(len(wanted.facets)))
-    query = text(
-        f"SELECT seq FROM trace_terms WHERE seq > :above AND seq <= :upto "
-        f"AND terms @> CAST(:words AS integer[]) {groups} ORDER BY seq DESC"
-    )
-    values: dict[str, object] = {"above": above, "upto": upto, "words": array_text(map(_word_term, wanted.words))}
-    values |= {f"group{number}": array_text(map(_facet_term, group)) for number, group in enumerate(wanted.facets)}
+    asked, values = _asked(wanted, above, upto)
+    query = text(f"{asked} ORDER BY seq DESC")
     with connection.execution_options(yield_per=STREAM_PAGE).execute(query, values) as result:
         yield from result.scalars()
+
+
+def _asked(wanted: Wanted, above: int, upto: int) -> tuple[str, dict[str, object]]:
+    groups = " ".join(f"AND terms && CAST(:group{number} AS integer[])" for number in range(len(wanted.facets)))
+    values: dict[str, object] = {"above": above, "upto": upto, "words": array_text(map(_word_term, wanted.words))}
+    values |= {f"group{number}": array_text(map(_facet_term, group)) for number, group in enumerate(wanted.facets)}
+    query = "SELECT seq FROM trace_terms WHERE seq > :above AND seq <= :upto AND terms @> CAST(:words AS integer[])"
+    return f"{query} {groups}", values
 
 
 def _allow(connection: Connection, kind: str) -> None:
@@ -158,7 +170,8 @@ def _allow(connection: Connection, kind: str) -> None:
         f"set_config('enable_{name}', '{'on' if name == kind else 'off'}', true)"
         for name in ("seqscan", "indexscan", "bitmapscan")
     )
-    connection.exec_driver_sql(f"SELECT {chosen}")
+    # Compiling such a query takes longer than running it.
+    connection.exec_driver_sql(f"SELECT {chosen}, set_config('jit', 'off', true)")
 
 
 def _terms(entry: Entry) -> str:
