@@ -1,6 +1,6 @@
 """The service against its own OpenAPI: thousands of drawn requests, no server error, no undocumented answer.
 
-`TRACETUNE_FUZZ_CASES` (1,500) is how many at least; `make soak` asks for 20,000. Every other request with an id has
+`TRACETUNE_FUZZ_CASES` (5,000) is how many at least; `make soak` asks for 20,000. Every other request with an id has
 that of something that exists, so that more is seen than the 404 of each route.
 """
 
@@ -27,7 +27,7 @@ from tracetune.api.settings import ServiceSettings
 from tracetune.app.evaluations import record_evaluation
 from tracetune.app.tokens import create_token
 
-CASES = int(os.environ.get("TRACETUNE_FUZZ_CASES") or 1_500)
+CASES = int(os.environ.get("TRACETUNE_FUZZ_CASES") or 5_000)
 TRACE = {
     "trace_version": "1.0",
     "prompt": "2+3?",
