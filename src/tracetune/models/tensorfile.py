@@ -61,7 +61,7 @@ def open_tensors(folder: Path, stem: str) -> Iterator[Mapping[str, StoredTensor]
         if not index.is_file():
             yield _open_file(stack, folder / f"{stem}.safetensors")
             return
-        placed = _read_index(index)
+        placed = read_index(index)
         found: dict[str, StoredTensor] = {}
         for shard in sorted(set(placed.values())):
             found |= _open_file(stack, folder / shard)
@@ -86,7 +86,20 @@ def _open_file(stack: ExitStack, path: Path) -> dict[str, StoredTensor]:
         raise Corrupt(f"{path}: not a whole safetensors file ({error}); download or save it again") from error
 
 
-def _read_index(index: Path) -> dict[str, str]:
+def data_size(path: Path) -> int:
+    """Bytes of the tensors in a safetensors file, from its header's length. Raises Corrupt for a truncated file."""
+    with path.open("rb") as file:
+        size = path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+    if size < 0:
+        raise Corrupt(f"{path}: not a whole safetensors file (its header is cut off); download or save it again")
+    return size
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Which file beside the index holds each tensor.
+
+    Raises Corrupt when it is no index, InputError when it names a file elsewhere.
+    """
     try:
         placed = json.loads(index.read_bytes())["weight_map"]
         if all(Path(shard).name == shard for shard in placed.values()):

@@ -5,7 +5,7 @@ multimodal checkpoint is read; its vision tower is left out. L layers.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,6 +123,12 @@ def check_tensors(
     ]
     if faults:
         raise InputError(f"{where}: weights do not fit the config: {'; '.join(faults)}; use the files of one model")
+
+
+def missing_names(arch: Arch, stored: Iterable[str]) -> list[str]:
+    """The tensors of `arch` that a checkpoint with these names lacks."""
+    found = {_text_name(name) for name in stored}
+    return [name for slot in slots(arch) for name in slot.names if name not in found]
 
 
 def _text_tensors(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
