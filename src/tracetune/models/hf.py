@@ -25,7 +25,7 @@ CONFIG = "config.json"
 def load_full(folder: Path, *, name: str, dtype: Any = jnp.float32) -> Model:
     """A folder of whole weights, held as `dtype`. Raises NotFound, InputError or Corrupt naming the file."""
     sealed = verify_folder(folder)
-    arch = _named(folder, read_object(folder / CONFIG))
+    arch = read_arch(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocab_size > arch.vocab_size:
         raise InputError(
@@ -47,7 +47,7 @@ def save_full(model: Model, folder: Path, *, replace: bool = False) -> str:
     saved = fingerprint(model.arch, model.params, model.tokenizer)
     with publish_folder(folder, replace=replace) as partial:
         model.tokenizer.save(partial)
-        write_object(partial / CONFIG, _config(model))
+        write_object(partial / CONFIG, config_of(model.arch, model.tokenizer, model.params["embed"].dtype))
         save_params(partial / f"{STEM}.safetensors", model.arch, model.params)
         _compare(model, partial)
         seal_folder(partial, {"fingerprint": saved})
@@ -72,7 +72,9 @@ def write_object(path: Path, value: dict[str, Any]) -> None:
     write_durably(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def _named(folder: Path, config: dict[str, Any]) -> Arch:
+def read_arch(folder: Path) -> Arch:
+    """The architecture in a folder's config.json. Raises NotFound, InputError naming the folder."""
+    config = read_object(folder / CONFIG)
     if config.get("quantization_config"):
         raise InputError(f"{folder / CONFIG}: quantised weights are not read; use the checkpoint that is not quantised")
     try:
@@ -82,14 +84,14 @@ def _named(folder: Path, config: dict[str, Any]) -> Arch:
         raise InputError(f"{folder}: {error}; use the config.json that belongs to the weights") from error
 
 
-def _config(model: Model) -> dict[str, Any]:
-    tokenizer = model.tokenizer
+def config_of(arch: Arch, tokenizer: Tokenizer, dtype: Any) -> dict[str, Any]:
+    """A config.json that transformers loads; `dtype` is that of the weights."""
     stop_ids = sorted(tokenizer.stop_ids)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": stop_ids or None, "pad_token_id": tokenizer.pad_id}
-    dtype = np.dtype(model.params["embed"].dtype).name
+    name = np.dtype(dtype).name
     # transformers before version 5 reads torch_dtype, later ones dtype.
-    types = {"dtype": dtype, "torch_dtype": dtype}
-    return arch_to_hf(model.arch) | {key: number for key, number in ids.items() if number is not None} | types
+    types = {"dtype": name, "torch_dtype": name}
+    return arch_to_hf(arch) | {key: number for key, number in ids.items() if number is not None} | types
 
 
 def _compare(model: Model, folder: Path) -> None:

@@ -4,6 +4,7 @@ The fingerprint is computed from content alone, so the same model has the same o
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,16 +40,35 @@ class Model(NamedTuple):
         return self.lora_settings.alpha / self.lora_settings.r if self.lora_settings else 0.0
 
 
-def fingerprint(arch: Arch, params: Any, tokenizer: Tokenizer) -> str:
-    """sha256 over architecture, tokenizer and every tensor by sorted name: shape and little-endian float32 values.
+class Digest:
+    """The fingerprint of a model whose leaves are told one by one, sorted by name, and never all in memory.
 
     Values, not stored types: bfloat16 weights have the same fingerprint when they are held as float32.
     """
-    digest = hashlib.sha256(canonical_json({"arch": arch_to_hf(arch), "tokenizer": tokenizer.fingerprint}))
+
+    def __init__(self, arch: Arch, tokenizer: Tokenizer) -> None:
+        self._sha256 = hashlib.sha256(canonical_json({"arch": arch_to_hf(arch), "tokenizer": tokenizer.fingerprint}))
+
+    def begin(self, name: str, shape: Sequence[int]) -> None:
+        """The next leaf; all of its values follow, in order."""
+        self._sha256.update(canonical_json([name, shape]))
+
+    def add(self, values: np.ndarray) -> None:
+        """The leaf's next values, as little-endian float32."""
+        self._sha256.update(np.ascontiguousarray(values, "<f4").reshape(-1).data.cast("B"))
+
+    def hexdigest(self) -> str:
+        """Of everything told so far."""
+        return self._sha256.hexdigest()
+
+
+def fingerprint(arch: Arch, params: Any, tokenizer: Tokenizer) -> str:
+    """sha256 over architecture, tokenizer and every tensor by sorted name: shape and little-endian float32 values."""
+    digest = Digest(arch, tokenizer)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for name, leaf in sorted((jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves):
-        digest.update(canonical_json([name, leaf.shape]))
-        digest.update(np.ascontiguousarray(np.asarray(leaf), "<f4").reshape(-1).data.cast("B"))
+        digest.begin(name, leaf.shape)
+        digest.add(np.asarray(leaf))
     return digest.hexdigest()
 
 

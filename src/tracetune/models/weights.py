@@ -6,6 +6,7 @@ multimodal checkpoint is read; its vision tower is left out. L layers.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,17 +91,24 @@ def load_params(folder: Path, arch: Arch, *, dtype: Any = jnp.float32) -> Any:
 
 def iter_params(folder: Path, arch: Arch) -> Iterator[tuple[Slot, np.ndarray]]:
     """Each parameter of a model folder in turn, in float32; only one is in memory at a time."""
+    with open_params(folder, arch) as tensors:
+        for slot in slots(arch):
+            array = np.empty(slot.shape, np.float32)
+            for layer, name in enumerate(slot.names):
+                np.copyto(array[layer] if slot.stacked else array, slot.convert(tensors[name].read()))
+            yield slot, array
+
+
+@contextmanager
+def open_params(folder: Path, arch: Arch) -> Iterator[Mapping[str, StoredTensor]]:
+    """The tensors of a model folder, by the names that `slots` gives; they are all there and have their shapes."""
     with open_tensors(folder, STEM) as stored:
         tensors = _text_tensors(stored)
         filled = slots(arch)
         if not any(slot.path == ("head",) for slot in filled):
             _drop_tied_head(tensors)
         check_tensors({name: slot.stored_shape for slot in filled for name in slot.names}, tensors, where=str(folder))
-        for slot in filled:
-            array = np.empty(slot.shape, np.float32)
-            for layer, name in enumerate(slot.names):
-                np.copyto(array[layer] if slot.stacked else array, slot.convert(tensors[name].read()))
-            yield slot, array
+        yield tensors
 
 
 def check_tensors(
