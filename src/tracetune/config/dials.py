@@ -27,6 +27,9 @@ _SCHEDULE = one_of("linear", "cosine", "constant")
 _COUNT, _CADENCE = whole(1), whole(0)
 _STEPS, _EPOCHS = optional(_COUNT), number(0, above=True)
 _RANK, _MODULES = whole(1), several_of(*PROJECTIONS)
+REMAT = mapped(
+    {False: False, True: True, "none": False, "full": True, "dots": "dots", "offload": "offload"}
+)
 _PADDING = mapped({False: True, True: False, "max_length": False})
 
 DIALS = (
@@ -72,13 +75,14 @@ DIALS = (
     Dial("optimizer.beta1", "optimizer.beta1", share_below_one()),
     Dial("optimizer.beta2", "optimizer.beta2", share_below_one()),
     Dial("optimizer.epsilon", "optimizer.epsilon", number(0, 1, above=True)),
+    Dial("optimizer.offload", "optimizer.offload", FLAG),
     # How long, how large, how often.
     Dial("training.num_steps", "training.num_steps", _STEPS),
     Dial("training.num_epochs", "training.num_epochs", _EPOCHS),
     Dial("training.batch_size", "training.batch_size", _COUNT),
     Dial("training.per_device_batch_size", "training.batch_size", _COUNT),
     Dial("training.gradient_accumulation_steps", "training.gradient_accumulation_steps", _COUNT),
-    Dial("training.gradient_checkpointing", "training.gradient_checkpointing", FLAG),
+    Dial("training.gradient_checkpointing", "training.gradient_checkpointing", REMAT),
     Dial("training.seed", "training.seed", _CADENCE),
     Dial("training.logging_every", "training.logging_every", _CADENCE),
     Dial("training.logging_steps", "training.logging_every", _CADENCE),

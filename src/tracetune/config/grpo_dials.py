@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracetune.config.check import Dial
-from tracetune.config.dials import PROJECTIONS
+from tracetune.config.dials import PROJECTIONS, REMAT
 from tracetune.config.grpo_schema import MeshSettings
 from tracetune.config.kinds import (
     ANY_TEXT,
@@ -120,6 +120,7 @@ GRPO_DIALS = (
     Dial("optimizer.beta1", "optimizer.beta1", share_below_one()),
     Dial("optimizer.beta2", "optimizer.beta2", share_below_one()),
     Dial("optimizer.epsilon", "optimizer.epsilon", _SHARE),
+    Dial("optimizer.offload", "optimizer.offload", FLAG),
     # The algorithm.
     Dial("grpo.num_generations", "grpo.num_generations", _SIBLINGS),
     Dial("grpo.num_iterations", "grpo.num_iterations", _COUNT),
@@ -145,6 +146,7 @@ GRPO_DIALS = (
     Dial("training.num_batches", "training.num_batches", _COUNT),
     Dial("training.num_test_batches", "training.num_test_batches", _CADENCE),
     Dial("training.num_epochs", "training.num_epochs", number(0, above=True)),
+    Dial("training.gradient_checkpointing", "training.gradient_checkpointing", REMAT),
     Dial("training.eval_interval_steps", "training.eval_interval_steps", _CADENCE),
     Dial("training.save_interval_steps", "training.save_interval_steps", _CADENCE),
     Dial("training.max_checkpoints_to_keep", "training.max_checkpoints_to_keep", _COUNT),

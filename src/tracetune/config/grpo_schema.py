@@ -6,7 +6,7 @@ The YAML tree under `config/conf` shows the same defaults to Hydra's users; a te
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tracetune.config.schema import Backend, LoraSettings, OptimizerSettings
+from tracetune.config.schema import Backend, LoraSettings, OptimizerSettings, Remat
 
 Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo"]
 DataSource = Literal["builtin", "jsonl", "huggingface", "tfds", "kaggle"]
@@ -89,7 +89,7 @@ class GrpoTrainingSettings:
     """How long and how large. A step takes `micro_batch_size` prompts; there are at most
     `num_batches * num_iterations * train_fraction * num_epochs` steps. Cadences are in steps; 0 means never.
 
-    `num_test_batches` batches of prompts are held out for validation. `checkpoint_dir` holds everything a resume
+    `num_test_batches` batches of prompts are held out for validation. `gradient_checkpointing` as in supervised training. `checkpoint_dir` holds everything a resume
     needs; a run pointed at the same one continues.
     """
 
@@ -97,6 +97,7 @@ class GrpoTrainingSettings:
     num_batches: int = 3738
     num_test_batches: int = 100
     num_epochs: float = 1.0
+    gradient_checkpointing: Remat = False
     eval_interval_steps: int = 500
     save_interval_steps: int = 100
     max_checkpoints_to_keep: int = 4

@@ -8,6 +8,7 @@ from typing import Literal
 
 Backend = Literal["local", "tunix", "tinker"]
 Schedule = Literal["linear", "cosine", "constant"]
+Remat = bool | Literal["dots", "offload"]
 RowFormat = Literal["auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages"]
 
 
@@ -37,7 +38,8 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """AdamW and its schedule. `warmup_steps` wins over `warmup_ratio`, a share of all steps."""
+    """AdamW and its schedule. `warmup_steps` wins over `warmup_ratio`, a share of all steps. `offload` keeps its state in
+    pinned memory of the host between updates."""
 
     learning_rate: float = 1e-5
     schedule: Schedule = "linear"
@@ -48,12 +50,14 @@ class OptimizerSettings:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    offload: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """How long and how large. `num_steps` wins over `num_epochs`; one step sees `batch_size` ×
-    `gradient_accumulation_steps` rows. `gradient_checkpointing` saves memory and costs a third more time.
+    `gradient_accumulation_steps` rows. `gradient_checkpointing` saves memory: True computes every layer
+    again, a third more time; `dots` keeps products with weights; `offload` keeps them in pinned memory of the host.
     Cadences are in steps; 0 means never.
     """
 
@@ -61,7 +65,7 @@ class TrainingSettings:
     num_epochs: float = 3.0
     batch_size: int = 8
     gradient_accumulation_steps: int = 1
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Remat = False
     seed: int = 42
     logging_every: int = 10
     save_every: int = 100

@@ -17,11 +17,12 @@ Schedule = Callable[[Any], jax.Array]
 
 class Optimizer(NamedTuple):
     """Pure functions: `init(params) -> state`, `update(grads, state, params) -> (updates, state)`, and the
-    learning rate of each update."""
+    learning rate of each update. `offload` says that the state rests in the host's memory (engine/offload.py)."""
 
     init: Callable[[Any], Any]
     update: Callable[[Any, Any, Any], tuple[Any, Any]]
     schedule: Schedule
+    offload: bool = False
 
 
 def make_optimizer(settings: OptimizerSettings, num_steps: int) -> Optimizer:
@@ -41,7 +42,7 @@ def make_optimizer(settings: OptimizerSettings, num_steps: int) -> Optimizer:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             return chain.update(grads, state, params)
 
-    return Optimizer(chain.init, update, schedule)
+    return Optimizer(chain.init, update, schedule, settings.offload)
 
 
 def make_schedule(settings: OptimizerSettings, num_steps: int) -> Schedule:

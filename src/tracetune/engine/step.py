@@ -15,7 +15,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from tracetune.config.schema import Remat
 from tracetune.core.values import Batch
+from tracetune.engine.offload import visiting
 from tracetune.engine.optimizer import Optimizer
 from tracetune.models.arch import Arch
 from tracetune.models.attention import Stem
@@ -138,14 +140,14 @@ def make_train_step(
     *,
     loss_of: LossOf | None = None,
     lora_scale: float | None = None,
-    remat: bool = False,
+    remat: Remat = False,
     max_segment: int | None = None,
     pass_tokens: int | None = None,
 ) -> TrainStep:
     """A step of `loss_of`, by default the supervised one. `lora_scale` (alpha / r) says that the trained weights are an
     adapter's; None, the model's.
 
-    `max_segment` is a promise about the data that saves attention; `remat` saves memory and costs a third more time.
+    `max_segment` is a promise about the data that saves attention; `remat` saves memory and costs time (models/remat.py).
     `pass_tokens` is about how many tokens go through the model at once, in whole sequences: it decides speed and
     memory, not the result. None means all of a micro-batch, on a CPU `CPU_PASS_TOKENS`.
     """
@@ -171,7 +173,7 @@ def make_train_step(
         after = jax.lax.cond(finite, update, lambda state, _: state, state, grads)
         return after, Metrics(value, grad_norm, optimizer.schedule(state.step), counts.tokens, finite, facts)
 
-    return TrainStep(run)
+    return TrainStep(visiting(run) if optimizer.offload else run)
 
 
 def run_forward(
@@ -182,7 +184,7 @@ def run_forward(
     lora: Params | None,
     lora_scale: float,
     max_segment: int | None = None,
-    remat: bool = False,
+    remat: Remat = False,
 ) -> Float[Array, "B T D"]:
     """Hidden states of one pass; on a CPU layers are written out while that compiles within seconds."""
     unroll = jax.default_backend() == "cpu" and arch.num_layers * micro.tokens_ABT.shape[-1] <= MAX_UNROLLED

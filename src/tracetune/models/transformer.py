@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from tracetune.config.schema import Remat
 from tracetune.models.arch import Arch
 from tracetune.models.attention import Stem, attend
 from tracetune.models.dense import Adapter, adapted_dense, dense
+from tracetune.models.remat import checkpointed
 from tracetune.models.rope import Angles, angles, rotate
 
 Params = Mapping[str, Any]
@@ -99,12 +101,12 @@ def forward(
     lora_scale: float = 1.0,
     max_segment: int | None = None,
     stem: Stem | None = None,
-    remat: bool = False,
+    remat: Remat = False,
     unroll: bool = False,
 ) -> Float[Array, "B T D"]:
     """Hidden states after the final norm. `lora_scale` is alpha / r; `stem` lets several segments share a prompt.
 
-    `remat` computes layers again in the backward pass and saves memory. `unroll` writes the layers out: a gradient
+    `remat` computes layers again in the backward pass and saves memory (models/remat.py). `unroll` writes the layers out: a gradient
     takes a sixth less time on a CPU, compiling grows with depth.
     """
     x_BTD = embed_tokens(params, arch, tokens_BT)
@@ -127,7 +129,7 @@ def forward(
         )
         return mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed_BTHK))
 
-    run = jax.checkpoint(run, static_argnums=0) if remat else run
+    run = checkpointed(run, remat)
     stacked = _Stacked(params["layers"], lora["layers"] if lora else {})
     x_BTD = (_run_unrolled if unroll else _run_scanned)(run, arch, x_BTD, stacked)
     return norm(x_BTD, params["final_norm"], arch)

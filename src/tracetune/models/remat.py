@@ -1,0 +1,53 @@
+"""What the backward pass computes again instead of keeping: the policies of `training.gradient_checkpointing`.
+
+Each gives the same loss and gradient, to rounding; they differ in memory and time alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from tracetune.config.schema import Remat
+from tracetune.core.errors import InputError
+
+HOST = "pinned_host"
+
+
+def checkpointed(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """`layer`, whose first argument is static, under a policy; False keeps all that its gradient needs.
+
+    Raises InputError for `offload` where the device has no pinned host memory.
+    """
+    if remat is False:
+        return layer
+    policies = jax.checkpoint_policies
+    if remat is True:
+        policy = policies.nothing_saveable
+    elif remat == "dots":
+        # Products with weights are kept; those of attention have batch axes and are formed again.
+        policy = policies.dots_with_no_batch_dims_saveable
+    else:
+        require_host_memory("training.gradient_checkpointing: offload", "use true or dots")
+        policy = policies.offload_dot_with_no_batch_dims("device", HOST)
+    return jax.checkpoint(layer, static_argnums=0, policy=policy)
+
+
+def has_host_memory(device: jax.Device | None = None) -> bool:
+    """Whether the device, by default the first, can use pinned memory of its host."""
+    return HOST in _memories(device or jax.devices()[0])
+
+
+def require_host_memory(setting: str, advice: str) -> None:
+    """Raises InputError naming the setting unless the device can use pinned memory of its host."""
+    device = jax.devices()[0]
+    if not has_host_memory(device):
+        has = ", ".join(_memories(device)) or "none"
+        raise InputError(
+            f"{setting}: needs pinned host memory, which {device.device_kind} ({device.platform}) does not offer "
+            f"(it has {has}); {advice}"
+        )
+
+
+def _memories(device: jax.Device) -> list[str]:
+    return sorted(memory.kind for memory in device.addressable_memories())
