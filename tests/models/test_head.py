@@ -27,18 +27,21 @@ def naive(hidden_BTD, head_VD, targets_BT, softcap=None):
     return jnp.take_along_axis(logprobs_BTV, targets_BT[..., None], axis=-1)[..., 0]
 
 
-@pytest.mark.parametrize(("chunk", "softcap"), [(1, None), (4, 1.5), (100, None)])
-def test_value_and_gradient_do_not_depend_on_the_chunk(chunk, softcap):
+@pytest.mark.parametrize(
+    ("chunk", "width", "softcap"), [(1, None, None), (4, None, 1.5), (100, None, None), (4, 10, 1.5), (7, 23, None)]
+)
+def test_value_and_gradient_do_not_depend_on_the_chunk(chunk, width, softcap):
     hidden_BTD, head_VD, targets_BT, weights_BT = inputs()
 
     def expected(hidden, head):
         return jnp.sum(weights_BT * naive(hidden, head, targets_BT, softcap))
 
     def fused(hidden, head):
-        return weighted_logprob(hidden, head, targets_BT, weights_BT, softcap=softcap, chunk=chunk)
+        return weighted_logprob(hidden, head, targets_BT, weights_BT, softcap=softcap, chunk=chunk, width=width)
 
     def apart(hidden, head):
-        return jnp.sum(weights_BT * token_logprobs(hidden, head, targets_BT, softcap=softcap, chunk=chunk))
+        logprobs_BT = token_logprobs(hidden, head, targets_BT, softcap=softcap, chunk=chunk, width=width)
+        return jnp.sum(weights_BT * logprobs_BT)
 
     value, gradient = jax.value_and_grad(expected, argnums=(0, 1))(hidden_BTD, head_VD)
     for ours in (fused, apart):
@@ -46,6 +49,28 @@ def test_value_and_gradient_do_not_depend_on_the_chunk(chunk, softcap):
         np.testing.assert_allclose(got, value, rtol=1e-5)
         for one, other in zip(got_gradient, gradient, strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("width", [None, 10])
+def test_a_float32_head_under_bfloat16_states_gets_a_float32_gradient(width):
+    hidden_BTD, head_VD, targets_BT, weights_BT = inputs()
+    hidden_BTD = hidden_BTD.astype(jnp.bfloat16)
+
+    def ours(hidden, head):
+        return weighted_logprob(hidden, head, targets_BT, weights_BT, chunk=4, width=width)
+
+    def rounded(hidden, head):
+        # What the products read, in float32: only the order of sums differs.
+        return jnp.sum(weights_BT * naive(hidden.astype(jnp.float32), head, targets_BT))
+
+    read = head_VD.astype(jnp.bfloat16).astype(jnp.float32)
+    value, (_, d_head) = jax.value_and_grad(rounded, argnums=(0, 1))(hidden_BTD, read)
+    got, (got_hidden, got_head) = jax.value_and_grad(ours, argnums=(0, 1))(hidden_BTD, head_VD)
+    np.testing.assert_allclose(got, value, rtol=1e-5)
+    assert got_hidden.dtype == jnp.bfloat16
+    assert got_head.dtype == jnp.float32
+    # The gradient of the logits is rounded before the product, to eight bits.
+    np.testing.assert_allclose(got_head, d_head, atol=2e-2)
 
 
 def test_only_wanted_tokens_are_computed():

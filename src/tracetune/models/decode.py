@@ -19,6 +19,7 @@ from tracetune.models.arch import Arch
 from tracetune.models.attention import attend
 from tracetune.models.cache import CHUNK, Cache, Stretch, said_room, settle
 from tracetune.models.choice import Choice, Dials, Settings, choose
+from tracetune.models.precision import in_dtype
 from tracetune.models.rope import Angles, angles
 from tracetune.models.transformer import (
     Layer,
@@ -35,10 +36,11 @@ _HIDDEN = -1e30
 
 
 class Decoder(NamedTuple):
-    """A model's weights with each layer apart: a loop over stacked layers would copy every weight at every token."""
+    """A model's weights and the pairs of its adapter with each layer apart: a loop over stacked layers would copy
+    every weight at every token."""
 
     top: dict[str, Any]
-    layers: tuple[dict[str, Any], ...]
+    layers: tuple[tuple[dict[str, Any], dict[str, Any]], ...]
 
 
 class Rows(NamedTuple):
@@ -62,12 +64,21 @@ class Chunk(NamedTuple):
     counts_B: Any
 
 
-@partial(jax.jit, static_argnames=("arch",))
-def split_layers(params: Params, *, arch: Arch) -> Decoder:
-    """The weights as decoding wants them; holds each layer's weights a second time."""
+@partial(jax.jit, static_argnames=("arch", "dtype"))
+def split_layers(
+    params: Params, lora: Params | None = None, lora_scale: Any = 1.0, *, arch: Arch, dtype: Any = None
+) -> Decoder:
+    """The weights as decoding wants them, in `dtype` (None: as they are); holds each layer's weights a second time.
+
+    `lora` None means that there is no adapter, or that it is merged: bfloat16 would round a small change away.
+    """
+    params = in_dtype(params, dtype)
     top = {name: leaf for name, leaf in params.items() if name != "layers"}
-    layers = tuple({name: leaf[i] for name, leaf in params["layers"].items()} for i in range(arch.num_layers))
-    return Decoder(top, layers)
+    # The factor goes into the second matrix, so that decoding needs none.
+    adapted = lora["layers"] if lora else {}
+    pairs = {name: {"a": pair["a"], "b": pair["b"] * lora_scale} for name, pair in adapted.items()}
+    stacked = dict(params["layers"]), in_dtype(pairs, dtype)
+    return Decoder(top, tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(arch.num_layers)))
 
 
 def empty_rows(num_slots: int) -> Rows:
@@ -85,8 +96,8 @@ def prefill(decoder: Decoder, tokens_RT: Int[Array | np.ndarray, "R T"], *, arch
     turns = _turns(arch, positions_RT)
     x_RTD = embed_tokens(decoder.top, arch, jnp.asarray(tokens_RT))
     keys, values = [], []
-    for index, weights in enumerate(decoder.layers):
-        layer = Layer(weights, {}, 1.0)
+    for index, (weights, pairs) in enumerate(decoder.layers):
+        layer = Layer(weights, pairs, 1.0)
         q, k, v = project_qkv(layer, arch, x_RTD, turns[_slides(arch, index)])
         keys.append(k.transpose(0, 2, 3, 1))
         values.append(v.transpose(0, 2, 1, 3))
@@ -166,8 +177,8 @@ def _advance(decoder: Decoder, rows: Rows, cache: Cache, t: jax.Array, *, arch: 
     x_BTD = embed_tokens(decoder.top, arch, rows.tokens_B[:, None])
     said_keys, said_values = list(cache.said.keys), list(cache.said.values)
     place = said_room(cache) + t
-    for index, weights in enumerate(decoder.layers):
-        layer = Layer(weights, {}, 1.0)
+    for index, (weights, pairs) in enumerate(decoder.layers):
+        layer = Layer(weights, pairs, 1.0)
         q, k, v = project_qkv(layer, arch, x_BTD, turns[_slides(arch, index)])
         said_keys[index] = jax.lax.dynamic_update_slice(said_keys[index], k.transpose(0, 2, 3, 1), (0, 0, 0, place))
         said_values[index] = jax.lax.dynamic_update_slice(said_values[index], v.transpose(0, 2, 1, 3), (0, 0, place, 0))
