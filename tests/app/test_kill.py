@@ -1,6 +1,7 @@
 """Real processes, killed at any moment and started again, end with the bytes of a run that was never killed."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -35,9 +36,15 @@ def config(small_settings) -> SftConfig:
     return load_sft_config({**small_settings, "training": training})
 
 
+def train(config: SftConfig, data: Path, run: Path) -> None:
+    """In the background, so that whoever waits for a moment sees it on a busy machine too."""
+    os.nice(19)
+    run_sft(config, data=data, output=run)
+
+
 def live(config: SftConfig, data: Path, run: Path, *, until: Due | None = None) -> bool:
     """One process that trains in `run`, killed as soon as `until` says so; whether it was."""
-    process = CONTEXT.Process(target=run_sft, args=(config,), kwargs={"data": data, "output": run})
+    process = CONTEXT.Process(target=train, args=(config, data, run))
     process.start()
     deadline = time.monotonic() + MAX_LIFE_SECONDS
     while process.exitcode is None and not (until and until()):
