@@ -1,46 +1,50 @@
-"""The one table of short model names. A name it does not hold stands for itself: a repository or a folder."""
+"""The one table of short model names. A name it does not hold stands for itself: a repository or a folder.
+
+A size alone is the model that follows instructions; `-base` asks for the one that was only pretrained.
+"""
 
 import difflib
+from typing import NamedTuple
 
 BUILT_IN = "tiny"
 
-_REPOSITORIES = (
-    "google/gemma-2b-it",
-    "google/gemma-2-2b-it",
-    "google/gemma-2-9b-it",
-    "google/gemma-2-27b-it",
-    "google/gemma-3-270m-it",
-    "google/gemma-3-1b-it",
-    "google/gemma-3-4b-it",
-    "google/gemma-3-12b-it",
-    "google/gemma-3-27b-it",
-    "Qwen/Qwen2.5-0.5B-Instruct",
-    "Qwen/Qwen2.5-1.5B-Instruct",
-    "Qwen/Qwen2.5-3B-Instruct",
-    "Qwen/Qwen2.5-7B-Instruct",
-    "Qwen/Qwen2.5-14B-Instruct",
-    "Qwen/Qwen2.5-32B-Instruct",
-    "Qwen/Qwen3-0.6B",
-    "Qwen/Qwen3-1.7B",
-    "Qwen/Qwen3-4B",
-    "Qwen/Qwen3-8B",
-    "Qwen/Qwen3-14B",
-    "Qwen/Qwen3-32B",
-    "meta-llama/Llama-3.2-1B-Instruct",
-    "meta-llama/Llama-3.2-3B-Instruct",
-    "meta-llama/Llama-3.1-8B-Instruct",
+
+class _Line(NamedTuple):
+    """Sizes of one family, and its repositories with `{}` for the size: instructed, and pretrained."""
+
+    family: str
+    sizes: str
+    instructed: str
+    pretrained: str
+
+
+_LINES = (
+    _Line("gemma", "2b 7b", "google/gemma-{}-it", "google/gemma-{}"),
+    _Line("gemma2", "2b 9b 27b", "google/gemma-2-{}-it", "google/gemma-2-{}"),
+    _Line("gemma3", "270m", "google/gemma-3-{}-it", "google/gemma-3-{}"),
+    _Line("gemma3", "1b 4b 12b 27b", "google/gemma-3-{}-it", "google/gemma-3-{}-pt"),
+    _Line("qwen2.5", "0.5B 1.5B 3B 7B 14B 32B", "Qwen/Qwen2.5-{}-Instruct", "Qwen/Qwen2.5-{}"),
+    _Line("qwen3", "0.6B 1.7B 4B 8B 14B", "Qwen/Qwen3-{}", "Qwen/Qwen3-{}-Base"),
+    # Published without its pretrained weights.
+    _Line("qwen3", "32B", "Qwen/Qwen3-{}", ""),
+    _Line("llama3", "8B", "meta-llama/Meta-Llama-3-{}-Instruct", "meta-llama/Meta-Llama-3-{}"),
+    _Line("llama3.1", "8B", "meta-llama/Llama-3.1-{}-Instruct", "meta-llama/Llama-3.1-{}"),
+    _Line("llama3.2", "1B 3B", "meta-llama/Llama-3.2-{}-Instruct", "meta-llama/Llama-3.2-{}"),
 )
+# What the families' own names call the two kinds.
+_INSTRUCTED, _PRETRAINED = ("", "-it", "-instruct"), ("-base", "-pt")
 
 
 def _aliases() -> dict[str, str]:
     """`qwen3:0.6b` and `qwen3_0p6b` are the two spellings of one family and size."""
-    table = {BUILT_IN: BUILT_IN, "gemma:2b": "google/gemma-2b-it", "gemma_2b": "google/gemma-2b-it"}
-    for repository in _REPOSITORIES:
-        name = repository.split("/")[1].lower().removesuffix("-it").removesuffix("-instruct")
-        family, _, size = name.replace("gemma-", "gemma").replace("llama-", "llama").rpartition("-")
-        if family not in ("", "gemma"):
-            table[f"{family}:{size}"] = repository
-            table[f"{family}_{size}".replace(".", "p")] = repository
+    table = {BUILT_IN: BUILT_IN}
+    for line in _LINES:
+        for size in line.sizes.split():
+            for endings, pattern in ((_INSTRUCTED, line.instructed), (_PRETRAINED, line.pretrained)):
+                for ending in endings if pattern else ():
+                    name = f"{line.family}:{size.lower()}{ending}"
+                    for spelling in (name, name.replace(":", "_").replace(".", "p").replace("-", "_")):
+                        table[spelling] = pattern.format(size)
     return table
 
 
@@ -52,11 +56,13 @@ def resolve_alias(name: str) -> str:
 
     >>> resolve_alias("qwen3:8b"), resolve_alias("gemma3_270m"), resolve_alias("./my-model")
     ('Qwen/Qwen3-8B', 'google/gemma-3-270m-it', './my-model')
+    >>> resolve_alias("qwen2.5:7b-base"), resolve_alias("gemma3:4b-pt")
+    ('Qwen/Qwen2.5-7B', 'google/gemma-3-4b-pt')
     """
     return ALIASES.get(name.lower(), name)
 
 
 def near_names(name: str) -> tuple[str, ...]:
     """Up to three known names that look like `name`, the nearest first: material for a "did you mean"."""
-    known = {candidate.lower(): candidate for candidate in (*ALIASES, *_REPOSITORIES)}
+    known = {candidate.lower(): candidate for candidate in (*ALIASES, *ALIASES.values())}
     return tuple(known[match] for match in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6))
