@@ -2,72 +2,105 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from tracetune.backends.local_state import LocalState, with_adapter
+from tracetune.backends.local_state import LocalState, with_adapter, with_frozen
 from tracetune.backends.protocol import StepMetrics
 from tracetune.config.schema import SftConfig
 from tracetune.core.values import Batch
+from tracetune.engine.mesh import WHOLE_BATCH, place_rows, spread
 from tracetune.engine.optimizer import make_optimizer
-from tracetune.engine.step import make_train_step, stack_batches
-from tracetune.models.head import weighted_logprob
+from tracetune.engine.step import Stack, make_train_step, sft_step_loss, stack_batches
+from tracetune.models.arch import Arch
 from tracetune.models.model import Model
+from tracetune.models.precision import compute_dtype
+from tracetune.models.shard import whole_rows
 from tracetune.models.transformer import forward, head_weights
+from tracetune.objectives.grpo import Counts
 
 
 class LocalBackend(LocalState):
     """Supervised steps in this process.
 
-    `max_segment` promises that no example has more positions, which saves attention; None promises nothing.
+    `max_segment` promises that no example has more positions, which saves attention; None promises nothing. On a
+    `mesh` each share of the devices takes its rows of every batch.
     """
 
-    def __init__(self, model: Model, config: SftConfig, *, num_steps: int, max_segment: int | None = None) -> None:
-        model = with_adapter(model, config.model.lora, seed=config.training.seed)
+    def __init__(
+        self,
+        model: Model,
+        config: SftConfig,
+        *,
+        num_steps: int,
+        max_segment: int | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        self._dtype = compute_dtype(config.model.dtype)
+        model = with_frozen(with_adapter(model, config.model.lora, seed=config.training.seed), self._dtype)
         optimizer = make_optimizer(config.optimizer, num_steps)
-        super().__init__(model, optimizer)
+        super().__init__(model, optimizer, mesh)
         self._max_segment = max_segment
         self._train_step = make_train_step(
             model.arch,
             optimizer,
+            loss_of=spread(sft_step_loss(model.arch.logit_softcap), mesh),
             lora_scale=None if model.lora is None else model.lora_scale,
             remat=config.training.gradient_checkpointing,
             max_segment=max_segment,
+            pass_tokens=None if mesh is None else WHOLE_BATCH,
+            mesh=mesh,
+            dtype=self._dtype,
         )
 
     def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """One optimizer step over `batches`, all of one shape."""
-        self._state, metrics = self._train_step(self._state, self.frozen, stack_batches(batches))
+        stack = place_rows(stack_batches(batches), self.mesh, axis=1)
+        self._state, metrics = self._train_step(self._state, self.frozen, stack)
         told = jax.device_get(metrics)
         return StepMetrics(float(told.loss), float(told.grad_norm), float(told.learning_rate), int(told.num_targets))
 
     def eval_loss(self, batches: Sequence[Batch]) -> float:
         """The mean loss in nats over every target of `batches`."""
-        total = partial(_total_logprob, max_segment=self._max_segment)
+        total = partial(_total_logprob, max_segment=self._max_segment, mesh=self.mesh, dtype=self._dtype)
         num_targets = sum(float(batch.weights_BT.sum()) for batch in batches)
         return -sum(float(total(self.model, batch)) for batch in batches) / num_targets
 
 
-def _total_logprob(model: Model, batch: Batch, *, max_segment: int | None) -> jax.Array:
-    arrays = tuple(jnp.asarray(stream) for stream in batch[:5])
-    return _summed(model.params, model.lora, arrays, model.arch, (model.lora_scale, max_segment))
+class _How(NamedTuple):
+    """Static choices."""
+
+    arch: Arch
+    lora_scale: float
+    max_segment: int | None
+    mesh: Mesh | None
+    dtype: Any
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def _summed(params: Any, lora: Any, arrays: Any, arch: Any, how: tuple[float, int | None]) -> jax.Array:
+def _total_logprob(model: Model, batch: Batch, *, max_segment: int | None, mesh: Mesh | None, dtype: Any) -> jax.Array:
+    arrays = tuple(jnp.asarray(stream) for stream in batch[:5]) if mesh is None else batch[:5]
+    how = _How(model.arch, model.lora_scale, max_segment, mesh, dtype)
+    return _summed(model.params, model.lora, Stack(*place_rows(arrays, mesh, axis=0)), how)
+
+
+@partial(jax.jit, static_argnums=3)
+def _summed(params: Any, lora: Any, micro: Stack, how: _How) -> jax.Array:
     """Σ weights · log p(target) of one batch."""
-    tokens_BT, targets_BT, weights_BT, segments_BT, positions_BT = arrays
-    lora_scale, max_segment = how
+    params = whole_rows(params, how.mesh)
     hidden_BTD = forward(
         params,
-        arch,
-        tokens_BT,
-        segments_BT=segments_BT,
-        positions_BT=positions_BT,
+        how.arch,
+        micro.tokens_ABT,
+        segments_BT=micro.segments_ABT,
+        positions_BT=micro.positions_ABT,
         lora=lora,
-        lora_scale=lora_scale,
-        max_segment=max_segment,
+        lora_scale=how.lora_scale,
+        max_segment=how.max_segment,
+        dtype=how.dtype,
     )
-    return weighted_logprob(hidden_BTD, head_weights(params, arch), targets_BT, weights_BT, softcap=arch.logit_softcap)
+    one = jnp.ones(())
+    loss_of = spread(sft_step_loss(how.arch.logit_softcap), how.mesh)
+    return -loss_of(hidden_BTD, head_weights(params, how.arch), micro, Counts(one, one))[0]

@@ -6,17 +6,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from tracetune.backends.local_state import LocalState, with_adapter
+from tracetune.backends.local_state import LocalState, on_mesh, with_adapter, with_frozen
 from tracetune.backends.protocol import PolicyMetrics
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.core.values import Completion
 from tracetune.data.pack_groups import Group, num_rows_needed, pack_groups
+from tracetune.engine.mesh import WHOLE_BATCH, place_rows, spread
 from tracetune.engine.optimizer import make_optimizer
 from tracetune.engine.policy import make_scorer, policy_step_loss, stack_groups
 from tracetune.engine.sampler import Sampling, generate, generate_groups
-from tracetune.engine.step import Metrics, Stack, make_train_step
+from tracetune.engine.step import LossOf, Metrics, Stack, make_train_step
 from tracetune.models.model import Model
+from tracetune.models.precision import compute_dtype
 from tracetune.objectives.grpo import Clip, Objective
 
 # Rows grow until a whole group shares one copy of its prompt, or to this many tokens: attention grows with them.
@@ -37,35 +40,41 @@ class LocalPolicy(LocalState):
 
     The reference is the model as it came, and held only when `grpo.beta` is not 0: under a fresh adapter the same
     weights with the adapter off, under an older one a copy of that, in full training a copy of the weights.
-    `longest_prompt` in tokens bounds every prompt to come.
+    `longest_prompt` in tokens bounds every prompt to come. On a `mesh` the same weights train, refer and sample.
     """
 
-    def __init__(self, model: Model, config: GrpoConfig, *, num_steps: int, longest_prompt: int) -> None:
+    def __init__(
+        self, model: Model, config: GrpoConfig, *, num_steps: int, longest_prompt: int, mesh: Mesh | None = None
+    ) -> None:
+        model = on_mesh(model, mesh)
         reference = _hold_reference(model, trains_adapter=config.model.lora is not None) if config.grpo.beta else None
-        model = with_adapter(model, config.model.lora, seed=config.seed)
+        self._dtype = compute_dtype(config.model.dtype)
+        model = with_frozen(with_adapter(model, config.model.lora, seed=config.seed), self._dtype)
         optimizer = make_optimizer(config.optimizer, num_steps)
-        super().__init__(model, optimizer)
+        super().__init__(model, optimizer, mesh)
         self._grpo, self._generation = config.grpo, config.generation
         self._num_slots = min(MAX_SLOTS, config.training.micro_batch_size * config.grpo.num_generations)
         self._longest_prompt = longest_prompt
         self._shape = _choose_shape(config, longest_prompt)
         self._reference = reference
         self._score = make_scorer(
-            model.arch, temperature=config.generation.temperature, lora_scale=model.lora_scale if model.lora else 0.0
+            model.arch,
+            temperature=config.generation.temperature,
+            lora_scale=model.lora_scale if model.lora else 0.0,
+            dtype=self._dtype,
+            mesh=mesh,
         )
         self._first_step, self._later_step = (
             make_train_step(
                 model.arch,
                 optimizer,
-                loss_of=policy_step_loss(
-                    objective_of(config),
-                    temperature=config.generation.temperature,
-                    softcap=model.arch.logit_softcap,
-                    first_pass=first_pass,
-                ),
+                loss_of=spread(loss_of, mesh),
                 lora_scale=None if model.lora is None else model.lora_scale,
+                pass_tokens=None if mesh is None else WHOLE_BATCH,
+                mesh=mesh,
+                dtype=self._dtype,
             )
-            for first_pass in (True, False)
+            for loss_of in _losses(config, model.arch.logit_softcap)
         )
 
     @property
@@ -90,20 +99,28 @@ class LocalPolicy(LocalState):
             batch_size=self._num_slots,
             keys=keys_PG2,
             longest_prompt=self._longest_prompt,
+            dtype=self._dtype,
         )
 
     def answer(self, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int) -> list[Completion]:
         """One completion per prompt, as long as in training."""
         limit = self._generation.max_generation_steps
         sampling = Sampling(max_tokens=limit, temperature=temperature, seed=seed)
-        return generate(self.model, prompts, sampling, batch_size=self._num_slots, longest_prompt=self._longest_prompt)
+        return generate(
+            self.model,
+            prompts,
+            sampling,
+            batch_size=self._num_slots,
+            longest_prompt=self._longest_prompt,
+            dtype=self._dtype,
+        )
 
     def update(self, groups: Sequence[Group]) -> Iterator[PolicyMetrics]:
         """One optimizer step per iteration over the same completions, each as it is asked for; stops at one that is
         not finite."""
         batch = pack_groups(groups, **self._shape._asdict(), pad_id=self._model.tokenizer.pad_id)
         began = time.perf_counter()
-        stack = stack_groups(batch)
+        stack = place_rows(stack_groups(batch), self.mesh, axis=1)
         if self._reference is not None:
             stack = stack._replace(ref_ABT=jax.block_until_ready(self._score(*self._reference, stack)))
         ref_seconds = time.perf_counter() - began
@@ -138,6 +155,17 @@ def _hold_reference(model: Model, *, trains_adapter: bool) -> tuple[Any, Any]:
     if model.lora is not None:
         return model.params, jax.tree.map(jnp.copy, model.lora)
     return (model.params if trains_adapter else jax.tree.map(jnp.copy, model.params)), None
+
+
+def _losses(config: GrpoConfig, softcap: float | None) -> Iterator[LossOf]:
+    """The loss of the first pass over a batch, then of later ones."""
+    for first_pass in (True, False):
+        yield policy_step_loss(
+            objective_of(config),
+            temperature=config.generation.temperature,
+            softcap=softcap,
+            first_pass=first_pass,
+        )
 
 
 def objective_of(config: GrpoConfig) -> Objective:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from tracetune.config.schema import LoraSettings
 from tracetune.core.errors import InputError
@@ -16,17 +17,22 @@ from tracetune.engine.step import TrainState, init_state
 from tracetune.models.load import save_folder
 from tracetune.models.lora import init_lora
 from tracetune.models.model import Model
+from tracetune.models.precision import in_dtype
+from tracetune.models.shard import put, shardings
 
 
 class LocalState:
     """A model being trained in this process: all of its weights, or an adapter beside them.
 
-    In full training the weights of `model` become the state and are consumed by the first step.
+    In full training the weights of `model` become the state and are consumed by the first step. On a `mesh` weights
+    and state lie as `models.shard` says; None is one device.
     """
 
-    def __init__(self, model: Model, optimizer: Optimizer) -> None:
-        self._model = model
-        self._state = init_state(model.params if model.lora is None else model.lora, optimizer)
+    def __init__(self, model: Model, optimizer: Optimizer, mesh: Mesh | None = None) -> None:
+        self.mesh = mesh
+        self._model = on_mesh(model, mesh)
+        trained = self._model.params if model.lora is None else self._model.lora
+        self._state = _begin(trained, optimizer, mesh)
 
     @property
     def model(self) -> Model:
@@ -56,6 +62,27 @@ class LocalState:
     def export(self, folder: Path) -> None:
         """Write the trained model, or its adapter, durably; an earlier `folder` is replaced."""
         save_folder(self.model, folder, replace=True)
+
+
+def on_mesh(model: Model, mesh: Mesh | None) -> Model:
+    """`model` with its weights where they belong on `mesh`; None leaves them where they are."""
+    return model._replace(params=put(model.params, mesh), lora=put(model.lora, mesh))
+
+
+def _begin(trained: Any, optimizer: Optimizer, mesh: Mesh | None) -> TrainState:
+    if mesh is None:
+        return init_state(trained, optimizer)
+    laid_out = shardings(jax.eval_shape(optimizer.init, trained), mesh)
+    opt_state = jax.jit(optimizer.init, out_shardings=laid_out)(trained)
+    return TrainState(put(jnp.zeros((), jnp.int32), mesh), trained, opt_state)
+
+
+def with_frozen(model: Model, dtype: Any) -> Model:
+    """`model` as a step reads it: what an adapter is trained beside is held in `dtype`; trained weights stay."""
+    return model if model.lora is None else model._replace(params=_converted(model.params, dtype))
+
+
+_converted = jax.jit(in_dtype, static_argnums=1)
 
 
 def with_adapter(model: Model, settings: LoraSettings | None, *, seed: int) -> Model:

@@ -3,11 +3,14 @@
 Three older shapes and the resolved `config.yaml` are one table: several keys may set the same dial.
 """
 
+from typing import Any
+
 from tracetune.config.check import Dial
 from tracetune.config.kinds import (
     FLAG,
     INNER_PATH,
     TEXT,
+    Kind,
     mapped,
     number,
     one_of,
@@ -16,20 +19,32 @@ from tracetune.config.kinds import (
     share_below_one,
     whole,
 )
+from tracetune.config.schema import MeshSettings
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROW_FORMATS = ("auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages")
+MESH_AXES = ("dp", "data", "fsdp", "tp")
 
 
+def _read_mesh(value: Any) -> MeshSettings:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(value)
+    axes = several_of(*MESH_AXES).read(value[1])
+    counts = value[0] if isinstance(value[0], list | tuple) else ()
+    if len(counts) != len(axes) or {"dp", "data"} <= set(axes):
+        raise ValueError(value)
+    return MeshSettings(shape=tuple(whole(1).read(count) for count in counts), axes=axes)
+
+
+MESH = Kind('device counts and their axes (dp or data, fsdp, tp), like [[2,2],["fsdp","tp"]]', _read_mesh)
+DTYPE = optional(one_of("float32", "bfloat16"))
 _NAME, _LENGTH = TEXT, whole(8)
 _RATE, _SHARE, _DECAY = number(0, 1, above=True), number(0, 1), number(0)
 _SCHEDULE = one_of("linear", "cosine", "constant")
 _COUNT, _CADENCE = whole(1), whole(0)
 _STEPS, _EPOCHS = optional(_COUNT), number(0, above=True)
 _RANK, _MODULES = whole(1), several_of(*PROJECTIONS)
-REMAT = mapped(
-    {False: False, True: True, "none": False, "full": True, "dots": "dots", "offload": "offload"}
-)
+REMAT = mapped({False: False, True: True, "none": False, "full": True, "dots": "dots", "offload": "offload"})
 _PADDING = mapped({False: True, True: False, "max_length": False})
 
 DIALS = (
@@ -54,6 +69,8 @@ DIALS = (
     Dial("model.lora.r", "model.lora.r", _RANK),
     Dial("model.lora.alpha", "model.lora.alpha", number(0, above=True)),
     Dial("model.lora.target_modules", "model.lora.target_modules", _MODULES),
+    Dial("model.dtype", "model.dtype", DTYPE),
+    Dial("model.mesh_shape", "model.mesh", MESH),
     Dial("model.peft_config", "model.lora", mapped({None: None})),
     Dial("model.peft_config.r", "model.lora.r", _RANK),
     Dial("model.peft_config.lora_alpha", "model.lora.alpha", number(0, above=True)),

@@ -78,6 +78,7 @@ def config_mapping(config: GrpoConfig) -> dict[str, Any]:
             "lora_rank": lora and lora["r"],
             "lora_alpha": (lora or asdict(LoraSettings()))["alpha"],
             "lora_module_path": lora and list(lora["target_modules"]),
+            "dtype": model["dtype"],
             "mesh_shape": [list(model["mesh"]["shape"]), list(model["mesh"]["axes"])],
         },
         "rewards": {

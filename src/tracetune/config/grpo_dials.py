@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracetune.config.check import Dial
-from tracetune.config.dials import PROJECTIONS, REMAT
-from tracetune.config.grpo_schema import MeshSettings
+from tracetune.config.dials import DTYPE, MESH, PROJECTIONS, REMAT
 from tracetune.config.kinds import (
     ANY_TEXT,
     FLAG,
@@ -56,17 +55,6 @@ def _list(value: Any) -> Sequence[Any]:
     return value
 
 
-def _read_mesh(value: Any) -> MeshSettings:
-    grid = _list(value)
-    if len(grid) != 2:
-        raise ValueError(value)
-    sizes, axes = _list(grid[0]), _list(grid[1])
-    named = all(isinstance(axis, str) and axis.isidentifier() for axis in axes) and len(set(axes)) == len(axes)
-    if not named or len(sizes) != len(axes):
-        raise ValueError(value)
-    return MeshSettings(shape=tuple(whole(1).read(size) for size in sizes), axes=tuple(axes))
-
-
 def _read_rewards(value: Any) -> tuple[str, ...]:
     names = tuple(name if isinstance(name, str) and _REWARD.fullmatch(name) else "" for name in _list(value))
     if "" in names or len(set(names)) != len(names):
@@ -88,7 +76,6 @@ _SIBLINGS = Kind("a whole number of at least 2 (one completion has no siblings)"
 _CLIP = Kind("a number above 0 and below 1", lambda value: share_below_one().read(number(0, 1, above=True).read(value)))
 _WARM = Kind("a number above 0 (greedy completions of one prompt are all equal)", number(0, above=True).read)
 _MODULES = Kind(f"a pattern of names or a list, covering some of {', '.join(PROJECTIONS)}", _read_modules)
-_MESH = Kind('device counts and their axes, like [[2,2],["fsdp","tp"]]', _read_mesh)
 _FUNCTIONS = Kind("a list of rewards, each a built-in's name or module:function, none twice", _read_rewards)
 _WEIGHTS = Kind("a list of numbers", _read_weights)
 
@@ -109,7 +96,8 @@ GRPO_DIALS = (
     Dial("model.lora_rank", "lora.r", optional(_COUNT)),
     Dial("model.lora_alpha", "lora.alpha", number(0, above=True)),
     Dial("model.lora_module_path", "lora.target_modules", optional(_MODULES)),
-    Dial("model.mesh_shape", "model.mesh", _MESH),
+    Dial("model.dtype", "model.dtype", DTYPE),
+    Dial("model.mesh_shape", "model.mesh", MESH),
     # The optimizer.
     Dial("optimizer.learning_rate", "optimizer.learning_rate", number(0, 1, above=True)),
     Dial("optimizer.schedule", "optimizer.schedule", one_of("linear", "cosine", "constant")),

@@ -6,7 +6,7 @@ The YAML tree under `config/conf` shows the same defaults to Hydra's users; a te
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tracetune.config.schema import Backend, LoraSettings, OptimizerSettings, Remat
+from tracetune.config.schema import Backend, Dtype, LoraSettings, MeshSettings, OptimizerSettings, Remat
 
 Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo"]
 DataSource = Literal["builtin", "jsonl", "huggingface", "tfds", "kaggle"]
@@ -19,19 +19,15 @@ INSTRUCTION = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeshSettings:
-    """Devices laid out in a grid: `shape` counts them along each of `axes`."""
-
-    shape: tuple[int, ...] = (1, 1)
-    axes: tuple[str, ...] = ("fsdp", "tp")
-
-
-@dataclass(frozen=True, kw_only=True)
 class GrpoModelSettings:
-    """`name` is `tiny`, a repository or a local folder, aliases already resolved; `lora` None trains every weight."""
+    """`name` is `tiny`, a repository or a local folder, aliases already resolved; `lora` None trains every weight.
+
+    `dtype` is as in `ModelSettings`.
+    """
 
     name: str = "tiny"
     lora: LoraSettings | None = None
+    dtype: Dtype | None = None
     mesh: MeshSettings = field(default_factory=MeshSettings)
 
 
@@ -89,8 +85,8 @@ class GrpoTrainingSettings:
     """How long and how large. A step takes `micro_batch_size` prompts; there are at most
     `num_batches * num_iterations * train_fraction * num_epochs` steps. Cadences are in steps; 0 means never.
 
-    `num_test_batches` batches of prompts are held out for validation. `gradient_checkpointing` as in supervised training. `checkpoint_dir` holds everything a resume
-    needs; a run pointed at the same one continues.
+    `num_test_batches` batches of prompts are held out for validation. `gradient_checkpointing` is that
+    of supervised training. `checkpoint_dir` holds everything a resume needs; a run pointed at the same one continues.
     """
 
     micro_batch_size: int = 4

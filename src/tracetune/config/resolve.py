@@ -60,6 +60,8 @@ def config_mapping(config: SftConfig) -> dict[str, Any]:
         del mapping["optimizer"]["warmup_ratio"]
     if config.model.lora is not None:
         mapping["model"]["lora"]["target_modules"] = list(config.model.lora.target_modules)
+    mesh = mapping["model"].pop("mesh")
+    mapping["model"]["mesh_shape"] = [list(mesh["shape"]), list(mesh["axes"])]
     return mapping
 
 

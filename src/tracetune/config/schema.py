@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Backend = Literal["local", "tunix", "tinker"]
+Dtype = Literal["float32", "bfloat16"]
 Schedule = Literal["linear", "cosine", "constant"]
 Remat = bool | Literal["dots", "offload"]
 RowFormat = Literal["auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages"]
@@ -22,9 +23,20 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """`name` is an alias, a repository, a local folder or `tiny`; `lora` None trains every weight.
+class MeshSettings:
+    """Devices laid out in a grid: `shape` counts them along each of `axes` (`dp` or `data`, `fsdp`, `tp`)."""
 
+    shape: tuple[int, ...] = (1, 1)
+    axes: tuple[str, ...] = ("fsdp", "tp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """`name` is an alias, a repository, a local folder or `tiny`; `lora` None trains every weight. `mesh` decides only
+    the last bits of what is trained.
+
+    `dtype` is what activations and products are in, None meaning float32 on a CPU and bfloat16 on a GPU or TPU;
+    trained weights are float32 whatever it is.
     `packing` puts several examples in one row of `max_length` tokens; without it each row holds one.
     `drop_long` leaves examples over `max_length` out, with a count; without it one is an error.
     """
@@ -34,12 +46,14 @@ class ModelSettings:
     packing: bool = True
     drop_long: bool = True
     lora: LoraSettings | None = None
+    dtype: Dtype | None = None
+    mesh: MeshSettings = field(default_factory=MeshSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """AdamW and its schedule. `warmup_steps` wins over `warmup_ratio`, a share of all steps. `offload` keeps its state in
-    pinned memory of the host between updates."""
+    """AdamW and its schedule. `warmup_steps` wins over `warmup_ratio`, a share of all steps. `offload` keeps its state
+    in pinned memory of the host between updates."""
 
     learning_rate: float = 1e-5
     schedule: Schedule = "linear"

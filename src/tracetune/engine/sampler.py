@@ -8,6 +8,7 @@ R prompts of one prefill, T tokens.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 from tracetune.core.errors import InputError
 from tracetune.core.values import Completion
 from tracetune.engine.requests import Ending, Request, Said, Sampling, check_sampling, find_stop
+from tracetune.engine.sampler_kernels import Kernels, kernels_for
 from tracetune.models import cache, decode
 from tracetune.models.choice import Dials, Settings
 from tracetune.models.lora import merge_lora
@@ -40,11 +42,13 @@ def generate(
     keys: np.ndarray | None = None,
     longest_prompt: int = 0,
     on_progress: Progress | None = None,
+    dtype: Any = None,
 ) -> list[Completion]:
     """One completion per prompt, in order, by `batch_size` slots.
 
     A prompt that cannot be completed (no tokens, ids outside the vocabulary, longer than the model's positions)
     is a completion with stop reason "error". `keys` [P, 2] are raw; None means `fold_in(seed, i)` for request i.
+    `dtype` is what is computed in, None what the weights are held in.
     Every prompt is computed as if it had `longest_prompt` tokens at least, so that calls to come compile nothing.
     Raises InputError for settings that make no sense.
     """
@@ -58,6 +62,7 @@ def generate(
         keys=keys_PG2,
         longest_prompt=longest_prompt,
         on_progress=on_progress,
+        dtype=dtype,
     )
     return [group[0] for group in groups]
 
@@ -72,6 +77,7 @@ def generate_groups(
     keys: np.ndarray | None = None,
     longest_prompt: int = 0,
     on_progress: Progress | None = None,
+    dtype: Any = None,
 ) -> list[list[Completion]]:
     """`num_generations` completions per prompt; a prompt is computed once for all of them.
 
@@ -90,7 +96,7 @@ def generate_groups(
     ]
     total = len(prompts) * num_generations
     done = total - len(requests)
-    slots = _Slots(model, sampling, requests, (batch_size, num_generations), _room(longest_prompt))
+    slots = _Slots(model, sampling, requests, (batch_size, num_generations), _room(longest_prompt), dtype=dtype)
     for request, completion in slots.run():
         completions[request.prompt_place][request.place % num_generations] = completion
         done += 1
@@ -146,7 +152,14 @@ class _Slots:
     """
 
     def __init__(
-        self, model: Model, sampling: Sampling, requests: Sequence[Request], shape: tuple[int, int], least_room: int
+        self,
+        model: Model,
+        sampling: Sampling,
+        requests: Sequence[Request],
+        shape: tuple[int, int],
+        least_room: int,
+        *,
+        dtype: Any,
     ) -> None:
         self.model, self.least_room = model, least_room
         batch_size, num_generations = shape
@@ -161,14 +174,14 @@ class _Slots:
         self.ending = Ending(stop_ids, sampling.stop_strings, sampling.min_tokens, sampling.temperature > 0.0)
         self.settings, self.dials = _choice(sampling, sorted(stop_ids), model.arch.vocab_size)
         if requests:
-            params = model.params if model.lora is None else merge_lora(model.params, model.lora, model.lora_scale)
-            self.decoder = decode.split_layers(params, arch=model.arch)
-            self.cache = cache.empty_cache(
+            self.kernels = kernels_for(model.params)
+            self.decoder = _decoder(model, dtype, self.kernels)
+            self.cache = self.kernels.empty_cache(
                 model.arch,
                 num_blocks=batch_size // self.siblings,
                 num_slots=batch_size,
                 prompt_size=max(self._size(request.prompt) for request in requests),
-                dtype=params["embed"].dtype,
+                dtype=self.decoder.top["embed"].dtype,
             )
 
     def run(self) -> Iterator[tuple[Request, Completion]]:
@@ -184,7 +197,7 @@ class _Slots:
             slots = range(first, first + self.siblings)
             if self.waiting and not any(self.requests[slot] for slot in slots):
                 prompts, source = self._prefilled()
-                self.cache = cache.seat(self.cache, prompts, np.int32(source), np.int32(first // self.siblings))
+                self.cache = self.kernels.seat(self.cache, prompts, np.int32(source), np.int32(first // self.siblings))
                 for slot in slots:
                     self._seat(slot, self.waiting.popleft())
 
@@ -214,7 +227,7 @@ class _Slots:
         tokens_RT = np.zeros((num_rows, size), np.int32)
         for row, place in enumerate(places):
             tokens_RT[row, : len(prompts[place]) - 1] = prompts[place][:-1]
-        computed = decode.prefill(self.decoder, tokens_RT, arch=self.model.arch)
+        computed = self.kernels.prefill(self.decoder, tokens_RT, arch=self.model.arch)
         return {place: (computed, row) for row, place in enumerate(places)}
 
     def _size(self, prompt: Sequence[int]) -> int:
@@ -224,8 +237,8 @@ class _Slots:
         """One chunk of tokens for every slot; a free slot has none remaining."""
         longest = int(np.max(np.where(self.rows.remaining_B > 0, self.rows.said_B, 0)))
         while longest > cache.said_room(self.cache):
-            self.cache = cache.grow(self.cache)
-        self.cache, rows, chunk = decode.decode_chunk(
+            self.cache = self.kernels.grow(self.cache)
+        self.cache, rows, chunk = self.kernels.decode_chunk(
             self.decoder, self.cache, self.rows, self.dials, arch=self.model.arch, settings=self.settings
         )
         self.rows = decode.Rows(*(np.array(leaf) for leaf in rows))
@@ -244,6 +257,18 @@ class _Slots:
             if self.rows.remaining_B[slot] == 0:
                 self.requests[slot] = None
                 yield request, said.completion(self.model.tokenizer, self.ending)
+
+
+def _decoder(model: Model, dtype: Any, kernels: Kernels) -> decode.Decoder:
+    """The weights with the adapter merged; beside them where the weights' type would round its change away."""
+    if model.lora is None:
+        return kernels.split_layers(model.params, arch=model.arch, dtype=dtype)
+    if (dtype or model.params["embed"].dtype) == jnp.float32:
+        params = merge_lora(model.params, model.lora, model.lora_scale)
+        return kernels.split_layers(params, arch=model.arch, dtype=dtype)
+    return kernels.split_layers(
+        model.params, model.lora, model.lora_scale, arch=model.arch, dtype=dtype or jnp.bfloat16
+    )
 
 
 def _choice(sampling: Sampling, stop_ids: list[int], vocab_size: int) -> tuple[Settings, Dials]:

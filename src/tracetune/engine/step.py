@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from tracetune.config.schema import Remat
@@ -22,6 +23,7 @@ from tracetune.engine.optimizer import Optimizer
 from tracetune.models.arch import Arch
 from tracetune.models.attention import Stem
 from tracetune.models.head import weighted_logprob
+from tracetune.models.shard import constrain, whole_rows
 from tracetune.models.transformer import Params, forward, head_weights
 from tracetune.objectives.grpo import Counts
 from tracetune.objectives.sft import sft_weights
@@ -143,26 +145,39 @@ def make_train_step(
     remat: Remat = False,
     max_segment: int | None = None,
     pass_tokens: int | None = None,
+    mesh: Mesh | None = None,
+    dtype: Any = None,
 ) -> TrainStep:
     """A step of `loss_of`, by default the supervised one. `lora_scale` (alpha / r) says that the trained weights are an
     adapter's; None, the model's.
 
-    `max_segment` is a promise about the data that saves attention; `remat` saves memory and costs time (models/remat.py).
+    `max_segment` is a promise about the data that saves attention; `remat` saves memory and costs time.
     `pass_tokens` is about how many tokens go through the model at once, in whole sequences: it decides speed and
     memory, not the result. None means all of a micro-batch, on a CPU `CPU_PASS_TOKENS`.
+    On a `mesh` state and gradient lie as the weights do. Activations and products are in `dtype` (None: as the weights
+    are held); trained weights, gradients, optimizer state and loss are float32 whatever it is.
     """
     loss_of = loss_of or sft_step_loss(arch.logit_softcap)
 
     def loss(trained: Any, frozen: Any, micro: Stack, counts: Counts) -> tuple[jax.Array, Facts]:
         params, lora = (trained, None) if lora_scale is None else (frozen, trained)
+        params = whole_rows(params, mesh)
         hidden_BTD = run_forward(
-            params, arch, micro, lora=lora, lora_scale=lora_scale or 0.0, max_segment=max_segment, remat=remat
+            params,
+            arch,
+            micro,
+            lora=lora,
+            lora_scale=lora_scale or 0.0,
+            max_segment=max_segment,
+            remat=remat,
+            dtype=dtype,
         )
         return loss_of(hidden_BTD, head_weights(params, arch), micro, counts)
 
     def run(state: TrainState, frozen: Any, stack: Stack) -> tuple[TrainState, Metrics]:
         counts = _count(stack)
         (value, facts), grads = _accumulate(loss, state.params, frozen, into_passes(stack, pass_tokens), counts)
+        grads = constrain(grads, mesh)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
 
@@ -170,7 +185,7 @@ def make_train_step(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
 
-        after = jax.lax.cond(finite, update, lambda state, _: state, state, grads)
+        after = constrain(jax.lax.cond(finite, update, lambda state, _: state, state, grads), mesh)
         return after, Metrics(value, grad_norm, optimizer.schedule(state.step), counts.tokens, finite, facts)
 
     return TrainStep(visiting(run) if optimizer.offload else run)
@@ -185,6 +200,7 @@ def run_forward(
     lora_scale: float,
     max_segment: int | None = None,
     remat: Remat = False,
+    dtype: Any = None,
 ) -> Float[Array, "B T D"]:
     """Hidden states of one pass; on a CPU layers are written out while that compiles within seconds."""
     unroll = jax.default_backend() == "cpu" and arch.num_layers * micro.tokens_ABT.shape[-1] <= MAX_UNROLLED
@@ -200,6 +216,7 @@ def run_forward(
         stem=micro.stem,
         remat=remat,
         unroll=unroll,
+        dtype=dtype,
     )
 
 
