@@ -202,8 +202,9 @@ def run_forward(
     remat: Remat = False,
     dtype: Any = None,
 ) -> Float[Array, "B T D"]:
-    """Hidden states of one pass; on a CPU layers are written out while that compiles within seconds."""
-    unroll = jax.default_backend() == "cpu" and arch.num_layers * micro.tokens_ABT.shape[-1] <= MAX_UNROLLED
+    """Hidden states of one pass; on a CPU layers are written out while that compiles within seconds, but for `remat`:
+    out of a loop XLA would compute all layers again at once."""
+    unroll = remat is False and written_out(arch, micro.tokens_ABT.shape[-1])
     return forward(
         params,
         arch,
@@ -218,6 +219,11 @@ def run_forward(
         unroll=unroll,
         dtype=dtype,
     )
+
+
+def written_out(arch: Arch, length: int) -> bool:
+    """Whether layers are compiled one by one for rows of `length` tokens."""
+    return jax.default_backend() == "cpu" and arch.num_layers * length <= MAX_UNROLLED
 
 
 def into_passes(stack: Stack, pass_tokens: int | None = None) -> Stack:

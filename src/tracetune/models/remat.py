@@ -1,6 +1,7 @@
 """What the backward pass computes again instead of keeping: the policies of `training.gradient_checkpointing`.
 
-Each gives the same loss and gradient, to rounding; they differ in memory and time alone.
+Each gives the same loss and gradient, to rounding; they differ in memory and time alone. `dots` keeps products with
+weights, `offload` keeps them in memory of the host; attention and what is elementwise is computed again.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from tracetune.config.schema import Remat
 from tracetune.core.errors import InputError
 
 HOST = "pinned_host"
+# What products with weights are called; a policy does not see into our own gradients of them.
+PRODUCT = "product"
 
 
 def checkpointed(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
@@ -25,11 +28,15 @@ def checkpointed(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     if remat is True:
         policy = policies.nothing_saveable
     elif remat == "dots":
-        # Products with weights are kept; those of attention have batch axes and are formed again.
-        policy = policies.dots_with_no_batch_dims_saveable
+        policy = policies.save_only_these_names(PRODUCT)
     else:
         require_host_memory("training.gradient_checkpointing: offload", "use true or dots")
-        policy = policies.offload_dot_with_no_batch_dims("device", HOST)
+        policy = policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[PRODUCT],
+            offload_src="device",
+            offload_dst=HOST,
+        )
     return jax.checkpoint(layer, static_argnums=0, policy=policy)
 
 

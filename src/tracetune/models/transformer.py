@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tracetune.config.schema import Remat
 from tracetune.models.arch import Arch
 from tracetune.models.attention import Stem, attend
 from tracetune.models.dense import Adapter, adapted_dense, dense
-from tracetune.models.remat import checkpointed
+from tracetune.models.remat import PRODUCT, checkpointed
 from tracetune.models.rope import Angles, angles, rotate
 
 Params = Mapping[str, Any]
@@ -206,6 +207,7 @@ def project(layer: Layer, name: str, x: jax.Array) -> jax.Array:
     weight = layer.weights[f"{name}_proj"]
     pair = layer.lora.get(f"{name}_proj")
     y = adapted_dense(x, weight, Adapter(pair["a"], pair["b"], layer.lora_scale)) if pair else dense(x, weight)
+    y = checkpoint_name(y, PRODUCT)
     bias = layer.weights.get(f"{name}_bias")
     return y if bias is None else y + jnp.expand_dims(bias, range(x.ndim - 1))
 
