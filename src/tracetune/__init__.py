@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tracetune.app.demo import demo
     from tracetune.app.doctor import doctor
     from tracetune.app.evaluate import evaluate
+    from tracetune.app.export import export_model
     from tracetune.app.generate import generate
     from tracetune.app.grpo import run_grpo
     from tracetune.app.grpo_evaluate import evaluate_checkpoint
@@ -39,6 +40,7 @@ _HOMES = {
     "evaluate": "app.evaluate",
     "evaluate_checkpoint": "app.grpo_evaluate",
     "export_dataset": "app.datasets",
+    "export_model": "app.export",
     "generate": "app.generate",
     "grade": "tasks.grading",
     "ingest": "app.ingest",
@@ -63,6 +65,7 @@ __all__ = [
     "evaluate",
     "evaluate_checkpoint",
     "export_dataset",
+    "export_model",
     "generate",
     "grade",
     "ingest",

@@ -6,6 +6,7 @@ from tracetune.cli import (
     dataset,
     db,
     evaluation,
+    export,
     grpo,
     ingest,
     quickstart,
@@ -37,6 +38,7 @@ app.command(rich_help_panel=MODELS)(train.sft)
 app.command("train", context_settings=grpo.UNTOUCHED, rich_help_panel=MODELS)(grpo.train)
 app.command(rich_help_panel=MODELS)(train.reproduce)
 app.command(rich_help_panel=MODELS)(rollouts.rollouts)
+app.command(rich_help_panel=MODELS)(export.export)
 evaluation.app.command(context_settings=grpo.UNTOUCHED)(grpo.checkpoint)
 app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(score.score)

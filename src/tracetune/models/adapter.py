@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from tracetune.config.aliases import resolve_alias
 from tracetune.config.schema import LoraSettings
 from tracetune.core.durable import publish_folder
 from tracetune.core.errors import InputError, StorageError
+from tracetune.models.arch import Arch
 from tracetune.models.hf import read_object, write_object
 from tracetune.models.model import Model
 from tracetune.models.seal import seal_folder, verify_folder
@@ -61,27 +63,47 @@ def base_of(folder: Path) -> str:
     return name
 
 
+class StoredAdapter(NamedTuple):
+    """An adapter as its folder has it; `base_fingerprint` None where the folder does not record it."""
+
+    lora: Any
+    settings: LoraSettings
+    base_fingerprint: str | None
+
+
 def load_adapter(folder: Path, base: Model, *, name: str) -> Model:
     """`base` with the adapter in `folder`.
 
     Raises Corrupt for damaged files, InputError when the adapter is not plain LoRA, does not fit `base`, or was
     trained on other base weights.
     """
-    recorded = verify_folder(folder).get("base_fingerprint", base.fingerprint)
-    if recorded != base.fingerprint:
-        raise InputError(
-            f"{folder}: was trained on a base with fingerprint {recorded[:12]}…, but {base.name} has "
-            f"{base.fingerprint[:12]}…; use the base it was trained on"
-        )
+    read = read_adapter(folder, base.arch)
+    check_base(folder, read, base.name, base.fingerprint)
+    return base._replace(name=name, lora=read.lora, lora_settings=read.settings, base_name=base.name)
+
+
+def read_adapter(folder: Path, arch: Arch) -> StoredAdapter:
+    """The adapter in `folder` for a base of `arch`. Raises Corrupt, InputError."""
+    facts = verify_folder(folder)
     config = _read_config(folder / CONFIG)
     with open_tensors(folder, STEM) as stored:
         tensors = {_short_name(name): tensor for name, tensor in stored.items()}
         modules = {match[2] for match in map(_NAME.match, stored) if match}
-        pairs = _pairs(base, modules, where=folder)
+        pairs = _pairs(arch, modules, where=folder)
         check_tensors(_shapes(pairs, config.r), tensors, where=str(folder))
         lora = {"layers": {pair.module: _read_pair(pair, tensors) for pair in pairs}}
     settings = LoraSettings(r=config.r, alpha=config.alpha, target_modules=tuple(pair.module for pair in pairs))
-    return base._replace(name=name, lora=lora, lora_settings=settings, base_name=base.name)
+    return StoredAdapter(lora, settings, facts.get("base_fingerprint"))
+
+
+def check_base(folder: Path, read: StoredAdapter, base_name: str, fingerprint: str) -> None:
+    """Raises InputError when the adapter records other base weights than these."""
+    recorded = read.base_fingerprint or fingerprint
+    if recorded != fingerprint:
+        raise InputError(
+            f"{folder}: was trained on a base with fingerprint {recorded[:12]}…, but {base_name} has "
+            f"{fingerprint[:12]}…; use the base it was trained on"
+        )
 
 
 def save_adapter(model: Model, folder: Path, *, replace: bool = False) -> None:
@@ -89,31 +111,38 @@ def save_adapter(model: Model, folder: Path, *, replace: bool = False) -> None:
 
     Raises Conflict when the folder exists and `replace` is false, StorageError when the disk refuses.
     """
+    with publish_folder(folder, replace=replace) as partial:
+        seal_folder(partial, write_adapter(model, partial))
+        check_adapter(model, partial)
+
+
+def write_adapter(model: Model, folder: Path, *, dtype: Any = np.float32) -> dict[str, str]:
+    """Write what PEFT loads into `folder`, its tensors as `dtype`; the facts for the folder's seal."""
     assert model.lora is not None, "the model has no adapter"
     assert model.lora_settings is not None, "an adapter has settings"
-    pairs = _pairs(model, set(model.lora["layers"]), where=folder)
-    base_name = model.base_name or model.name
-    config = _config(model.lora_settings, [pair.module for pair in pairs], base_name)
-    with publish_folder(folder, replace=replace) as partial:
-        model.tokenizer.save(partial)
-        write_object(partial / CONFIG, config)
-        specs, arrays = zip(*_stored(model.lora, pairs), strict=True)
-        write_tensors(partial / f"{STEM}.safetensors", specs, arrays)
-        seal_folder(partial, {"base": base_name, "base_fingerprint": model.fingerprint})
-        _compare(model, partial)
+    pairs = _pairs(model.arch, set(model.lora["layers"]), where=folder)
+    # An alias is ours alone; PEFT looks for a folder or a repository.
+    base_name = resolve_alias(model.base_name or model.name)
+    model.tokenizer.save(folder)
+    write_object(folder / CONFIG, _config(model.lora_settings, [pair.module for pair in pairs], base_name))
+    specs, arrays = zip(*_stored(model.lora, pairs, np.dtype(dtype)), strict=True)
+    write_tensors(folder / f"{STEM}.safetensors", specs, arrays)
+    return {"base": base_name, "base_fingerprint": model.fingerprint}
 
 
-def _compare(model: Model, folder: Path) -> None:
+def check_adapter(model: Model, folder: Path, *, dtype: Any = np.float32) -> None:
+    """Read a sealed folder back and compare. Raises StorageError."""
     reread = load_adapter(folder, model, name=model.name).lora
     for module, pair in (model.lora or {})["layers"].items():
         for which in ("a", "b"):
-            if not reread or not np.array_equal(reread["layers"][module][which], pair[which]):
+            rounded = np.asarray(pair[which]).astype(dtype).astype(np.float32)
+            if not reread or not np.array_equal(reread["layers"][module][which], rounded):
                 raise StorageError(f"{folder}: {module} reads back differently; check the disk, then save again")
 
 
-def _pairs(model: Model, modules: set[str], *, where: Path) -> list[_Pair]:
-    """The modules of `model` to adapt, in the order of its parameters."""
-    known = {slot.path[-1]: slot.shape for slot in slots(model.arch) if slot.transposed}
+def _pairs(arch: Arch, modules: set[str], *, where: Path) -> list[_Pair]:
+    """The modules of `arch` to adapt, in the order of its parameters."""
+    known = {slot.path[-1]: slot.shape for slot in slots(arch) if slot.transposed}
     unknown = sorted(modules - known.keys())
     if unknown or not modules:
         raise InputError(f"{where}: adapts {', '.join(unknown) or 'no module'}; known modules are {', '.join(known)}")
@@ -139,10 +168,10 @@ def _read_pair(pair: _Pair, tensors: Mapping[str, StoredTensor]) -> dict[str, An
     return {which.lower(): jnp.asarray(array, jnp.float32) for which, array in stacked.items()}
 
 
-def _stored(lora: Any, pairs: list[_Pair]) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+def _stored(lora: Any, pairs: list[_Pair], dtype: np.dtype) -> Iterator[tuple[TensorSpec, np.ndarray]]:
     for pair in pairs:
         for which in "AB":
-            stacked = np.asarray(lora["layers"][pair.module][which.lower()])
+            stacked = np.asarray(lora["layers"][pair.module][which.lower()]).astype(dtype)
             for name, array in zip(pair.names(which), stacked, strict=True):
                 yield TensorSpec(f"base_model.model.model.{name}", array.T.shape, array.dtype), array.T
 
