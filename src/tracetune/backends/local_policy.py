@@ -28,7 +28,7 @@ ROW_STEP = 64
 MAX_SLOTS = 64
 
 
-class _Shape(NamedTuple):
+class RowShape(NamedTuple):
     """Rows that hold whatever a step can sample."""
 
     row_length: int
@@ -55,7 +55,7 @@ class LocalPolicy(LocalState):
         self._grpo, self._generation = config.grpo, config.generation
         self._num_slots = min(MAX_SLOTS, config.training.micro_batch_size * config.grpo.num_generations)
         self._longest_prompt = longest_prompt
-        self._shape = _choose_shape(config, longest_prompt)
+        self._shape = choose_shape(config, longest_prompt)
         self._reference = reference
         self._score = make_scorer(
             model.arch,
@@ -70,11 +70,12 @@ class LocalPolicy(LocalState):
                 optimizer,
                 loss_of=spread(loss_of, mesh),
                 lora_scale=None if model.lora is None else model.lora_scale,
+                remat=config.training.gradient_checkpointing,
                 pass_tokens=None if mesh is None else WHOLE_BATCH,
                 mesh=mesh,
                 dtype=self._dtype,
             )
-            for loss_of in _losses(config, model.arch.logit_softcap)
+            for loss_of in losses(config, model.arch.logit_softcap)
         )
 
     @property
@@ -157,7 +158,7 @@ def _hold_reference(model: Model, *, trains_adapter: bool) -> tuple[Any, Any]:
     return (model.params if trains_adapter else jax.tree.map(jnp.copy, model.params)), None
 
 
-def _losses(config: GrpoConfig, softcap: float | None) -> Iterator[LossOf]:
+def losses(config: GrpoConfig, softcap: float | None) -> Iterator[LossOf]:
     """The loss of the first pass over a batch, then of later ones."""
     for first_pass in (True, False):
         yield policy_step_loss(
@@ -175,7 +176,7 @@ def objective_of(config: GrpoConfig) -> Objective:
     return Objective(grpo.loss, Clip(grpo.epsilon, high), grpo.beta, config.generation.max_generation_steps)
 
 
-def _choose_shape(config: GrpoConfig, longest_prompt: int) -> _Shape:
+def choose_shape(config: GrpoConfig, longest_prompt: int) -> RowShape:
     """Rows for whole groups while these are short, else for as many completions as fit."""
     longest, siblings = config.generation.max_generation_steps, config.grpo.num_generations
     stem = longest_prompt - 1
@@ -184,4 +185,4 @@ def _choose_shape(config: GrpoConfig, longest_prompt: int) -> _Shape:
     num_rows = num_rows_needed(
         config.training.micro_batch_size, siblings, longest_stem=stem, longest=longest, row_length=row_length
     )
-    return _Shape(row_length, num_rows)
+    return RowShape(row_length, num_rows)

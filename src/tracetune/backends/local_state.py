@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tracetune.config.schema import LoraSettings
 from tracetune.core.errors import InputError
 from tracetune.engine.checkpoint import latest_checkpoint, save_checkpoint
+from tracetune.engine.offload import rest
 from tracetune.engine.optimizer import Optimizer
 from tracetune.engine.step import TrainState, init_state
 from tracetune.models.load import save_folder
@@ -33,6 +34,9 @@ class LocalState:
         self._model = on_mesh(model, mesh)
         trained = self._model.params if model.lora is None else self._model.lora
         self._state = _begin(trained, optimizer, mesh)
+
+    def _at_rest(self, state: TrainState) -> TrainState:
+        return state._replace(opt_state=rest(state.opt_state)) if self._offload else state
 
     @property
     def model(self) -> Model:
@@ -56,7 +60,7 @@ class LocalState:
         if found is None:
             return None
         # A copy: the step gives its buffers away, and those of a file's bytes are not ours to give.
-        self._state = TrainState(*jax.tree.map(partial(jnp.array, copy=True), found.arrays))
+        self._state = self._at_rest(TrainState(*jax.tree.map(partial(jnp.array, copy=True), found.arrays)))
         return found.meta
 
     def export(self, folder: Path) -> None:
