@@ -38,7 +38,7 @@ def by_definition(q, k, v, *, segments, scale, window=None, softcap=None):
     ],
 )
 def test_attention_is_its_definition(monkeypatch, how):
-    monkeypatch.setattr("tracetune.models.attention.MAX_BLOCK", 6)
+    monkeypatch.setattr("tracetune.models.attention_blocks.MAX_BLOCK", 6)
     q, k, v = inputs()
     got = attend(q, k, v, segments_BT=jnp.asarray(SEGMENTS), scale=0.3, **how)
     expected = by_definition(
@@ -49,8 +49,8 @@ def test_attention_is_its_definition(monkeypatch, how):
 
 @pytest.mark.parametrize("how", [{}, {"window": 4, "softcap": 0.7}, {"max_segment": 12}])
 def test_our_gradient_is_the_derivative(monkeypatch, how):
-    monkeypatch.setattr("tracetune.models.attention.MAX_BLOCK", 8)
-    monkeypatch.setattr("tracetune.models.attention.NUM_STAGES", 2)
+    monkeypatch.setattr("tracetune.models.attention_blocks.MAX_BLOCK", 8)
+    monkeypatch.setattr("tracetune.models.attention_blocks.NUM_STAGES", 2)
     q, k, v = inputs()
     direction = jax.random.normal(jax.random.key(9), q.shape)
 

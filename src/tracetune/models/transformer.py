@@ -17,6 +17,7 @@ from tracetune.config.schema import Remat
 from tracetune.models.arch import Arch
 from tracetune.models.attention import Stem, attend
 from tracetune.models.dense import Adapter, adapted_dense, dense
+from tracetune.models.precision import in_dtype
 from tracetune.models.remat import PRODUCT, checkpointed
 from tracetune.models.rope import Angles, angles, rotate
 
@@ -104,18 +105,21 @@ def forward(
     stem: Stem | None = None,
     remat: Remat = False,
     unroll: bool = False,
+    dtype: Any = None,
 ) -> Float[Array, "B T D"]:
     """Hidden states after the final norm. `lora_scale` is alpha / r; `stem` lets several segments share a prompt.
 
-    `remat` computes layers again in the backward pass and saves memory (models/remat.py). `unroll` writes the layers out: a gradient
-    takes a sixth less time on a CPU, compiling grows with depth.
+    `dtype` is what activations and matrix products are in, None what the embedding is held in; gradients arrive in
+    what the weights are held in.
+    `remat` computes layers again in the backward pass and saves memory (models/remat.py). `unroll` writes the layers
+    out: a gradient takes a sixth less time on a CPU, compiling grows with depth.
     """
-    x_BTD = embed_tokens(params, arch, tokens_BT)
+    x_BTD = embed_tokens(params, arch, tokens_BT, dtype=dtype)
     globally = angles(arch.rope, arch.head_size, positions_BT)
     locally = angles(arch.local_rope, arch.head_size, positions_BT) if arch.local_rope else globally
 
     def run(slides: bool, x_BTD: jax.Array, stacked: _Stacked) -> jax.Array:
-        layer = Layer(stacked.weights, stacked.lora, lora_scale)
+        layer = Layer(in_dtype(stacked.weights, dtype), in_dtype(stacked.lora, dtype), lora_scale)
         q_BTHK, k_BTNK, v_BTNK = project_qkv(layer, arch, x_BTD, locally if slides else globally)
         mixed_BTHK = attend(
             q_BTHK,
@@ -163,7 +167,12 @@ def _unstack_fwd(stacked: _Stacked, num_layers: int) -> tuple[list[_Stacked], No
 
 
 def _unstack_bwd(_num_layers: int, _saved: None, gradients: list[_Stacked]) -> tuple[_Stacked]:
-    return (jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients),)
+    return (jax.tree.map(_stack_gradients, *gradients),)
+
+
+def _stack_gradients(*leaves: Any) -> jax.Array | None:
+    """None for the codes of a quantised weight, which have no gradient."""
+    return None if leaves[0].dtype == jax.dtypes.float0 else jnp.stack(leaves)
 
 
 _unstack.defvjp(_unstack_fwd, _unstack_bwd)
@@ -185,9 +194,11 @@ def head_weights(params: Params, arch: Arch) -> Float[Array, "V D"]:
     return params["embed"] if arch.tied else params["head"]
 
 
-def embed_tokens(params: Params, arch: Arch, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """Rows of the embedding, scaled by √D in Gemma."""
-    x_BTD = params["embed"][tokens_BT]
+def embed_tokens(
+    params: Params, arch: Arch, tokens_BT: Int[Array, "B T"], *, dtype: Any = None
+) -> Float[Array, "B T D"]:
+    """Rows of the embedding in `dtype` (None: as they are held), scaled by √D in Gemma."""
+    x_BTD = in_dtype(params["embed"][tokens_BT], dtype)
     if not arch.family.scales_embeddings:
         return x_BTD
     # The factor is rounded to the embedding's own dtype, as the family was trained.
