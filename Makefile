@@ -5,10 +5,10 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check lint lock bench tensorboard clean
+.PHONY: help setup demo test soak check lint lock bench bench-env tensorboard clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 setup: .venv/.ready  ## make .venv with the pinned, hash-checked dependencies
 
@@ -51,6 +51,13 @@ bench: setup  ## the figures of docs/performance.md on this machine
 	$(BIN)/python bench/lora_memory.py
 	$(BIN)/python bench/ingest.py
 	$(BIN)/python bench/store.py
+
+bench-env: .bench/trl/.ready .bench/tunix/.ready  ## the environments of TRL and Tunix for bench/compare.py
+
+.bench/%/.ready: bench/peers/%.txt
+	$(PYTHON) -m venv .bench/$*
+	.bench/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 LOGS ?= outputs
 tensorboard: setup  ## curves of the runs under LOGS (outputs) at port 6006
