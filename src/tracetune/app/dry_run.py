@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetune.app.backend_choice import require_backend
 from tracetune.app.datasets import TokenView
 from tracetune.app.manifest import describe_inputs
 from tracetune.app.runs import RunFolder, read_manifest
-from tracetune.app.sft import check_same, output_folder, require_backend
+from tracetune.app.sft import check_same, output_folder
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
 from tracetune.config.aliases import BUILT_IN, resolve_alias
 from tracetune.config.resolve import to_yaml
@@ -66,7 +67,7 @@ def dry_run(
     home: Path | None = None,
 ) -> DryRun:
     """Check what `run_sft` would check and estimate what it would cost. Raises what it would raise."""
-    require_backend(config.backend)
+    require_backend(config)
     folder = RunFolder(output_folder(config, output), config.output)
     rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
     eval_rows = read_eval_rows(config)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
+from tracetune.app.backend_choice import backend_facts, check_backend_model, require_backend
 from tracetune.app.grpo_problems import PromptSets, make_prompts, read_problems
 from tracetune.app.manifest import (
     begin_manifest,
@@ -26,11 +27,11 @@ from tracetune.app.manifest import (
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.rollouts import drop_after, write_rollouts
 from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
-from tracetune.app.sft import check_same, require_backend
+from tracetune.app.sft import check_same
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.trackers import Trackers
 from tracetune.backends.local_policy import LocalPolicy
-from tracetune.backends.protocol import PolicyMetrics
+from tracetune.backends.protocol import PolicyBackend, PolicyMetrics
 from tracetune.config.grpo import config_mapping, deciding_mapping, to_yaml
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.grpo_steps import num_grpo_steps
@@ -85,7 +86,7 @@ def run_grpo(
     finite; InputError when no completion of a step could be rewarded; and what reading problems, rewards and model
     raises. Nothing is written before all of them are read.
     """
-    require_backend(config.backend)
+    require_backend(config)
     out = stream or sys.stderr
     checkpoints = _checkpoint_root(config)
     if config.resume == "never":
@@ -97,6 +98,7 @@ def run_grpo(
     problems = read_problems(config)
     rewards = load_rewards(config.rewards)
     model = load_model(config.model.name)
+    check_backend_model(config, model)
     prompts = make_prompts(config, problems, model.tokenizer, notes.append)
     num_steps = num_grpo_steps(config, num_problems=len(prompts.train))
     inputs = _describe(config, model, prompts) | named(run_id)
@@ -216,7 +218,7 @@ class _Run:
         manifest = read_manifest(self.folder.manifest)
         if manifest is None:
             where = {"num_steps": self.prepared.num_steps, "checkpoints_path": str(self.checkpoints.resolve())}
-            manifest = begin_manifest(self.folder, inputs, where)
+            manifest = begin_manifest(self.folder, inputs, where | backend_facts(self.config))
             write_durably(self.folder.config, to_yaml(self.config).encode())
         elif told := first_machine_difference(manifest, describe_machine()):
             self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
@@ -232,8 +234,7 @@ class _Run:
 
     def _train(self) -> GrpoResult:
         prepared = self.prepared
-        longest = max(len(prompt.tokens) for prompt in (*prepared.prompts.train, *prepared.prompts.validation))
-        backend = LocalPolicy(prepared.model, self.config, num_steps=prepared.num_steps, longest_prompt=longest)
+        backend = self._open_backend()
         meta = backend.restore(self.checkpoints, warn=self.reporter.say)
         place = Place(*meta["place"]) if meta else Place()
         self.manifest["sessions"][-1]["from_step"] = place.step
@@ -257,8 +258,17 @@ class _Run:
             )
         return self._finish(backend)
 
+    def _open_backend(self) -> PolicyBackend:
+        prepared = self.prepared
+        longest = max(len(prompt.tokens) for prompt in (*prepared.prompts.train, *prepared.prompts.validation))
+        if self.config.backend == "tunix":
+            from tracetune.backends.tunix_policy import TunixPolicy
+
+            return TunixPolicy(prepared.model, self.config, num_steps=prepared.num_steps)
+        return LocalPolicy(prepared.model, self.config, num_steps=prepared.num_steps, longest_prompt=longest)
+
     def _steps(
-        self, backend: LocalPolicy, place: Place, metrics: MetricsFile, trackers: Trackers, *, stop: StopRequest
+        self, backend: PolicyBackend, place: Place, metrics: MetricsFile, trackers: Trackers, *, stop: StopRequest
     ) -> Place:
         """Take steps until the last or until asked to stop; a state is saved only between batches."""
         training, num_steps = self.config.training, self.prepared.num_steps
@@ -289,7 +299,7 @@ class _Run:
                     break
         return place
 
-    def _recipe(self, backend: LocalPolicy) -> Recipe:
+    def _recipe(self, backend: PolicyBackend) -> Recipe:
         return Recipe(
             backend=backend,
             stream=PromptStream(self.prepared.prompts.train, seed=self.config.seed),
@@ -300,17 +310,17 @@ class _Run:
             seed=self.config.seed,
         )
 
-    def _validate(self, backend: LocalPolicy) -> dict[str, float]:
+    def _validate(self, backend: PolicyBackend) -> dict[str, float]:
         prompts = self.prepared.prompts.validation
         return validate(backend, prompts, seed=self.config.seed).metrics() if prompts else {}
 
-    def _save(self, backend: LocalPolicy, place: Place, metrics: MetricsFile) -> None:
+    def _save(self, backend: PolicyBackend, place: Place, metrics: MetricsFile) -> None:
         """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
         folder = checkpoint_folder(self.checkpoints, place.step)
         backend.snapshot(folder, {"place": list(place), "metrics_bytes": metrics.sync()})
         keep_newest(self.checkpoints, folder, self.config.training.max_checkpoints_to_keep)
 
-    def _finish(self, backend: LocalPolicy) -> GrpoResult:
+    def _finish(self, backend: PolicyBackend) -> GrpoResult:
         backend.export(self.folder.final)
         result = read_metrics(self.folder.metrics)[-1]
         self.manifest |= {"result": result, "files": folder_hashes(self.folder.final)}

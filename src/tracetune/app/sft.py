@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
+from tracetune.app.backend_choice import backend_facts, check_backend_model, require_backend
 from tracetune.app.manifest import (
     begin_manifest,
     begin_session,
@@ -21,15 +22,17 @@ from tracetune.app.manifest import (
     folder_hashes,
     named,
 )
+from tracetune.app.memory import check_memory
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
 from tracetune.backends.local import LocalBackend
+from tracetune.backends.protocol import Backend
 from tracetune.config.resolve import to_yaml
-from tracetune.config.schema import Backend, SftConfig
+from tracetune.config.schema import SftConfig
 from tracetune.core.durable import write_durably
-from tracetune.core.errors import Conflict, InputError, StorageError, Unavailable
+from tracetune.core.errors import Conflict, InputError, StorageError
 from tracetune.core.ids import utc_now
 from tracetune.core.values import Batch
 from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
@@ -39,8 +42,6 @@ from tracetune.models.model import Model, fingerprint
 from tracetune.train.info import Position, StepInfo
 from tracetune.train.sft import count_steps, train_sft
 from tracetune.train.steps import StepPlan
-
-INSTALL = {"tunix": 'pip install "tracetune[tunix]"', "tinker": 'pip install "tracetune[tinker]"'}
 
 
 class SftResult(NamedTuple):
@@ -83,7 +84,7 @@ def run_sft(
     Diverged when the loss is not finite; StorageError when the disk refuses (earlier checkpoints stay); and
     what reading the data and the model raises. Nothing is written before both are read.
     """
-    require_backend(config.backend)
+    require_backend(config)
     folder = RunFolder(output_folder(config, output), config.output)
     rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
     eval_rows = read_eval_rows(config)
@@ -92,18 +93,13 @@ def run_sft(
     if done := _finished(folder, inputs):
         out.write(f"{folder.root}: this run is finished; choose another --output to train again\n")
         return done
+    check_memory(config)
     notes: list[str] = []
     prepared = prepare(config, rows, eval_rows, notes)
     with hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
         for note in notes:
             reporter.say(note)
         return _Run(config, folder, prepared, reporter).execute(inputs)
-
-
-def require_backend(name: Backend) -> None:
-    """Raises Unavailable with the install command for a backend that is not in this install."""
-    if name != "local":
-        raise Unavailable(f"backend: {name!r} is not installed; run {INSTALL[name]}, or set backend: local")
 
 
 def output_folder(config: SftConfig, output: Path | None) -> Path:
@@ -116,6 +112,7 @@ def output_folder(config: SftConfig, output: Path | None) -> Path:
 def prepare(config: SftConfig, rows: TrainingData, eval_rows: TrainingData | None, notes: list[str]) -> Prepared:
     """Load the model and tokenise every row; what a person should know is appended to `notes`."""
     model = load_model(config.model.name)
+    check_backend_model(config, model)
     examples = tokenize(rows.rows, model.tokenizer, config, say=notes.append)
     plan = StepPlan.from_config(config, examples, pad_id=model.tokenizer.pad_id)
     num_steps = config.training.num_steps or count_steps(plan.epoch, num_epochs=config.training.num_epochs)
@@ -184,6 +181,7 @@ class _Run:
             "model_config": arch_to_hf(model.arch),
             "num_steps": self.prepared.num_steps,
             "num_examples": len(self.prepared.plan.examples),
+            **backend_facts(self.config),
         }
         # Read again under the lock: another trainer may have begun between the first look and now.
         manifest = read_manifest(self.folder.manifest)
@@ -202,10 +200,7 @@ class _Run:
         end_session(self.folder.manifest, self.manifest, status=status, reason=reason, seconds=seconds)
 
     def _train(self) -> SftResult:
-        prepared = self.prepared
-        backend = LocalBackend(
-            prepared.model, self.config, num_steps=prepared.num_steps, max_segment=prepared.max_segment
-        )
+        backend = self._open_backend()
         meta = backend.restore(self.folder.checkpoints, warn=self.reporter.say)
         position = Position(**meta["position"]) if meta else Position()
         self.manifest["sessions"][-1]["from_step"] = position.step
@@ -221,7 +216,15 @@ class _Run:
             )
         return self._finish(backend)
 
-    def _steps(self, backend: LocalBackend, position: Position, metrics: MetricsFile, stop: StopRequest) -> Position:
+    def _open_backend(self) -> Backend:
+        prepared = self.prepared
+        if self.config.backend == "tunix":
+            from tracetune.backends.tunix import TunixBackend
+
+            return TunixBackend(prepared.model, self.config, num_steps=prepared.num_steps)
+        return LocalBackend(prepared.model, self.config, num_steps=prepared.num_steps, max_segment=prepared.max_segment)
+
+    def _steps(self, backend: Backend, position: Position, metrics: MetricsFile, stop: StopRequest) -> Position:
         """Take steps until the last or until asked to stop; every one of them ends in a state that can be saved."""
         training, num_steps = self.config.training, self.prepared.num_steps
         meter, began = Meter(num_steps), time.monotonic()
@@ -248,13 +251,13 @@ class _Run:
         self.manifest["durations"]["training_seconds"] += round(time.monotonic() - began, 3)
         return position
 
-    def _save(self, backend: LocalBackend, position: Position, metrics: MetricsFile) -> None:
+    def _save(self, backend: Backend, position: Position, metrics: MetricsFile) -> None:
         """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
         folder = checkpoint_folder(self.folder.checkpoints, position.step)
         backend.snapshot(folder, {"position": position._asdict(), "metrics_bytes": metrics.sync()})
         keep_newest(self.folder.checkpoints, folder, self.config.training.max_checkpoints)
 
-    def _finish(self, backend: LocalBackend) -> SftResult:
+    def _finish(self, backend: Backend) -> SftResult:
         backend.export(self.folder.final)
         rows = read_metrics(self.folder.metrics)
         result = {"steps": rows[-1]["step"], "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}

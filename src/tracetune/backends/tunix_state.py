@@ -17,7 +17,7 @@ from tracetune.backends.tunix_models import Layout, library, make_config
 from tracetune.engine.checkpoint import latest_checkpoint, save_checkpoint
 from tracetune.engine.optimizer import Optimizer
 from tracetune.engine.step import TrainState
-from tracetune.models.load import save_folder
+from tracetune.models.load import merge_adapter, save_folder
 from tracetune.models.model import Model
 
 
@@ -153,6 +153,13 @@ def _build(model: Model, layout: Layout, *, remat: bool) -> Any:
     return nnx.merge(
         graph, jax.tree_util.tree_map_with_path(lambda path, _: jnp.array(arrays[_name(path)], copy=True), shapes)
     )
+
+
+def build_reference(model: Model, state: TunixState) -> Any:
+    """A module that stays as `model` is: under a fresh adapter the same arrays, else a copy."""
+    if model.lora is None and state.module is not state.base:
+        return state.base
+    return _build(merge_adapter(model), Layout(model.arch), remat=False)
 
 
 def _adapted(base: Any, model: Model, layout: Layout) -> Any:
