@@ -9,28 +9,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from tracetune.app.backend_choice import require_backend
+from tracetune.app.blueprint import blueprint
 from tracetune.app.datasets import TokenView
 from tracetune.app.manifest import describe_inputs
+from tracetune.app.memory import first_change, phases, run_bounds, told_bytes, update_of, with_shape
+from tracetune.app.plan import ASSUMED_UTILISATION, told_time
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.app.sft import check_same, output_folder
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
-from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.app.workload import work_of
 from tracetune.config.resolve import to_yaml
 from tracetune.config.schema import SftConfig
 from tracetune.core.values import Example
 from tracetune.data.show import token_spans
-from tracetune.engine.optimizer import make_optimizer
-from tracetune.engine.step import Stack, TrainStep, init_state, make_train_step, stack_batches
-from tracetune.models import adapter
-from tracetune.models.arch import Arch, arch_from_hf
-from tracetune.models.hf import CONFIG, read_object
-from tracetune.models.hub import locate
+from tracetune.engine.devices import room, speed
+from tracetune.engine.optimizer import Optimizer, make_optimizer
+from tracetune.engine.plan import Update, abstract_weights, analyse, peak, step_of
+from tracetune.engine.step import Stack, TrainStep, init_state, stack_batches
+from tracetune.models.arch import Arch
 from tracetune.models.lora import init_lora
-from tracetune.models.tiny import tiny_arch, tiny_tokenizer
+from tracetune.models.precision import in_dtype
+from tracetune.models.tiny import tiny_tokenizer
 from tracetune.models.tokenizer import Tokenizer
 from tracetune.models.transformer import init_params
 from tracetune.train.steps import StepPlan
@@ -38,7 +39,6 @@ from tracetune.train.steps import StepPlan
 SHOWN_ROWS = 8
 # A step above this many operations is not run to be timed: its time is computed from the speed of a matmul.
 MEASURED_FLOPS = 1e12
-ASSUMED_UTILISATION = 0.5
 
 
 class DryRun(NamedTuple):
@@ -74,69 +74,58 @@ def dry_run(
     manifest = read_manifest(folder.manifest)
     if manifest is not None:
         check_same(folder, manifest, describe_inputs(config, rows, eval_rows, max_samples=max_samples))
-    arch, tokenizer = _blueprint(config.model.name)
+    shaped, arch = with_shape(config)
+    tokenizer = _tokenizer(blueprint(config.model.name).folder)
     notes: list[str] = []
     examples = tokenize(islice(rows.rows, SHOWN_ROWS), tokenizer, config, say=notes.append)
     num_steps = config.training.num_steps or _guess_steps(config, examples, len(rows.rows))
-    cost = estimate(config, arch, examples, longest=_guess_longest(config, examples, rows), pad_id=tokenizer.pad_id)
+    cost = estimate(shaped, arch, examples, longest=_guess_longest(config, examples, rows), pad_id=tokenizer.pad_id)
     facts = {
-        "model": f"{config.model.name}, {_num_params(arch):,} parameters",
+        "model": f"{config.model.name}, {arch.num_params:,} parameters",
         "rows": _rows_told(rows, eval_rows),
         "notes": "; ".join(notes) or "none",
         "steps": _steps_told(config, num_steps),
-        "memory": f"{cost.memory_bytes / 2**30:.2f} GiB for a step, as compiled; the program itself comes on top",
-        "time": f"about {_duration(num_steps * cost.seconds)}: {cost.seconds:.3g} s a step, {cost.how}",
+        "memory": f"{cost.memory_bytes / 2**30:.2f} GiB for a step{_fits(shaped, arch, cost.memory_bytes)}",
+        "time": f"about {told_time(num_steps * cost.seconds)}: {cost.seconds:.3g} s a step, {cost.how}",
         "run folder": f"{folder.root} ({'new' if manifest is None else manifest['status']}); nothing was written",
     }
     views = [TokenView(example.trace_id, token_spans(example, tokenizer)) for example in examples]
     return DryRun(to_yaml(config), facts, views)
 
 
-def _blueprint(name: str) -> tuple[Arch, Tokenizer]:
-    """A model's shape and tokenizer, its weights unread: a rehearsal must fit where the run would not."""
-    if resolve_alias(name) == BUILT_IN:
-        return tiny_arch(), tiny_tokenizer()
-    folder = locate(name)
-    if (folder / adapter.CONFIG).is_file():
-        return _blueprint(adapter.base_of(folder))
-    return arch_from_hf(read_object(folder / CONFIG)), Tokenizer.from_folder(folder)
+def _tokenizer(folder: Path | None) -> Tokenizer:
+    return tiny_tokenizer() if folder is None else Tokenizer.from_folder(folder)
 
 
 def estimate(config: SftConfig, arch: Arch, examples: list[Example], *, longest: int, pad_id: int) -> Cost:
-    """Compile the step for abstract weights; run it on random ones and rows full of `examples` when that is quick.
+    """The memory of a plan, and the time of a step: run on random weights and rows full of `examples` when that is
+    quick, else computed.
 
     `longest` is the positions of the longest example of the run, which bounds attention.
     """
+    work, limit = work_of(config, arch), room()
+    large = limit is not None and run_bounds(config, arch)[1] > limit.num_bytes
+    if large or work.flops > MEASURED_FLOPS or math.prod(config.model.mesh.shape) > 1:
+        fast = speed()
+        how = f"computed from {work.flops:.2g} operations at {ASSUMED_UTILISATION:.0%} of {fast.source}"
+        return Cost(peak(phases(config, arch, longest)), work.flops / (ASSUMED_UTILISATION * fast.flops), how)
     plan = StepPlan.from_config(config, examples, pad_id=pad_id)
     positions = sum(len(example.tokens) - 1 for example in examples)
     repeats = math.ceil(plan.rows_per_step * config.model.max_length / positions)
     stack = stack_batches(replace(plan, examples=examples * repeats).epoch(0)[0])
+    update = update_of(config, arch, longest)
     optimizer = make_optimizer(config.optimizer, num_steps=1)
-    lora = config.model.lora
-    step = make_train_step(
-        arch,
-        optimizer,
-        lora_scale=None if lora is None else lora.alpha / lora.r,
-        remat=config.training.gradient_checkpointing,
-        max_segment=longest,
-    )
+    step = step_of(update, arch, optimizer)
+    weights = partial(_random_weights, update, optimizer)
+    program = analyse(step.compile(*abstract_weights(arch, optimizer, update.lora, update.dtype), stack))
+    return Cost(program.peak, _time(step, jax.jit(weights)(jax.random.key(0)), stack), "measured")
 
-    def weights(key: jax.Array) -> tuple[Any, Any]:
-        params = init_params(key, arch)
-        trained = params if lora is None else init_lora(key, arch, lora)
-        return init_state(trained, optimizer), None if lora is None else params
 
-    key = jax.random.key(0)
-    state, frozen = jax.eval_shape(weights, key)
-    memory = step.compile(state, frozen, stack).memory_analysis()
-    size = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    flops = (6 if lora is None else 4) * _num_params(arch) * stack.tokens_ABT.size
-    if flops > MEASURED_FLOPS:
-        seconds = flops / (ASSUMED_UTILISATION * _matmul_speed())
-        how = f"computed from {flops:.2g} operations at {ASSUMED_UTILISATION:.0%} of this machine's matmul speed"
-    else:
-        seconds, how = _time(step, jax.jit(weights)(key), stack), "measured"
-    return Cost(size + memory.temp_size_in_bytes, seconds, how)
+def _random_weights(update: Update, optimizer: Optimizer, key: jax.Array) -> tuple[Any, Any]:
+    params = init_params(key, update.arch)
+    if update.lora is None:
+        return init_state(params, optimizer), None
+    return init_state(init_lora(key, update.arch, update.lora), optimizer), in_dtype(params, update.dtype)
 
 
 def _time(step: TrainStep, weights: tuple[Any, Any], stack: Stack) -> float:
@@ -148,22 +137,6 @@ def _time(step: TrainStep, weights: tuple[Any, Any], stack: Stack) -> float:
     _, metrics = step(state, frozen, stack)
     jax.block_until_ready(metrics)
     return time.monotonic() - began
-
-
-def _matmul_speed(size: int = 1024, repeats: int = 8) -> float:
-    """Floating-point operations a second of a plain float32 matmul."""
-    square = jnp.ones((size, size), jnp.float32)
-    multiply = jax.jit(jnp.matmul)
-    multiply(square, square).block_until_ready()
-    began = time.monotonic()
-    for _ in range(repeats):
-        multiply(square, square).block_until_ready()
-    return repeats * 2 * size**3 / (time.monotonic() - began)
-
-
-def _num_params(arch: Arch) -> int:
-    shapes = jax.eval_shape(partial(init_params, arch=arch), jax.random.key(0))
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
 def _guess_longest(config: SftConfig, shown: list[Example], rows: TrainingData) -> int:
@@ -194,7 +167,11 @@ def _steps_told(config: SftConfig, num_steps: int) -> str:
     return f"{about}{num_steps:,} of {rows}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _fits(config: SftConfig, arch: Arch, needed: int) -> str:
+    """Nothing where there is room; else how much there is, and the change to make."""
+    limit = room()
+    if limit is None or needed <= limit.num_bytes:
+        return ", as compiled; the program itself comes on top"
+    change = first_change(config, arch, limit)
+    advice = "no change of settings fits" if change is None else f"this fits: {change.words}"
+    return f", over the {told_bytes(limit.num_bytes)} {limit.source}; {advice}"

@@ -9,6 +9,7 @@ from tracetune.cli import (
     export,
     grpo,
     ingest,
+    plan,
     quickstart,
     rollouts,
     score,
@@ -36,6 +37,7 @@ app.add_typer(dataset.app, name="dataset", rich_help_panel=RECORDS)
 app.add_typer(db.app, name="db", rich_help_panel=RECORDS)
 app.command(rich_help_panel=MODELS)(train.sft)
 app.command("train", context_settings=grpo.UNTOUCHED, rich_help_panel=MODELS)(grpo.train)
+app.command(rich_help_panel=MODELS)(plan.plan)
 app.command(rich_help_panel=MODELS)(train.reproduce)
 app.command(rich_help_panel=MODELS)(rollouts.rollouts)
 app.command(rich_help_panel=MODELS)(export.export)

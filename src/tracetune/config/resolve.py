@@ -51,6 +51,11 @@ def load_sft_config(
     return _build({target: setting.value for target, setting in settings.items()})
 
 
+def sft_keys() -> frozenset[str]:
+    """Every key that an SFT file may hold, and every section of it."""
+    return frozenset({*_TABLE.known, *_TABLE.sections})
+
+
 def config_mapping(config: SftConfig) -> dict[str, Any]:
     """The configuration as plain JSON values that `load_sft_config` reads back to an equal object."""
     mapping = asdict(config)

@@ -40,21 +40,20 @@ def checkpointed(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     return jax.checkpoint(layer, static_argnums=0, policy=policy)
 
 
-def has_host_memory(device: jax.Device | None = None) -> bool:
-    """Whether the device, by default the first, can use pinned memory of its host."""
-    return HOST in _memories(device or jax.devices()[0])
+def has_host_memory() -> bool:
+    """Whether the device can use pinned memory of its host."""
+    return HOST in _memories()
 
 
 def require_host_memory(setting: str, advice: str) -> None:
     """Raises InputError naming the setting unless the device can use pinned memory of its host."""
-    device = jax.devices()[0]
-    if not has_host_memory(device):
-        has = ", ".join(_memories(device)) or "none"
+    if not has_host_memory():
+        device, has = jax.devices()[0], ", ".join(_memories()) or "none"
         raise InputError(
             f"{setting}: needs pinned host memory, which {device.device_kind} ({device.platform}) does not offer "
             f"(it has {has}); {advice}"
         )
 
 
-def _memories(device: jax.Device) -> list[str]:
-    return sorted(memory.kind for memory in device.addressable_memories())
+def _memories() -> list[str]:
+    return sorted(memory.kind for memory in jax.devices()[0].addressable_memories())
