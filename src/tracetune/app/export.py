@@ -186,7 +186,8 @@ def _fold(found: _Found, dtype: np.dtype | None) -> Fold:
 def _describe(found: _Found, folder: Path, facts: Facts, fingerprint: str) -> None:
     base = found.manifest.get("base_model") or found.source.name
     hashed = found.manifest.get("base_model_hash") or fingerprint
-    origin = Origin(resolve_alias(base), hashed, found.source.folder, found.run, found.manifest)
+    quantized = found.stored.settings.quantize if found.stored else None
+    origin = Origin(resolve_alias(base), hashed, found.source.folder, found.run, found.manifest, quantized)
     write_card(folder, origin, facts)
 
 

@@ -18,6 +18,7 @@ from tracetune.engine.optimizer import make_optimizer
 from tracetune.engine.policy import make_scorer, policy_step_loss, stack_groups
 from tracetune.engine.sampler import Sampling, generate, generate_groups
 from tracetune.engine.step import LossOf, Metrics, Stack, make_train_step
+from tracetune.models.load import quantized
 from tracetune.models.model import Model
 from tracetune.models.precision import compute_dtype
 from tracetune.objectives.grpo import Clip, Objective
@@ -46,7 +47,8 @@ class LocalPolicy(LocalState):
     def __init__(
         self, model: Model, config: GrpoConfig, *, num_steps: int, longest_prompt: int, mesh: Mesh | None = None
     ) -> None:
-        model = on_mesh(model, mesh)
+        # The reference is what is trained beside, so it is held alike.
+        model = on_mesh(quantized(model, config.model.lora.quantize if config.model.lora else None), mesh)
         reference = _hold_reference(model, trains_adapter=config.model.lora is not None) if config.grpo.beta else None
         self._dtype = compute_dtype(config.model.dtype)
         model = with_frozen(with_adapter(model, config.model.lora, seed=config.seed), self._dtype)

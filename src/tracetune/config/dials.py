@@ -44,6 +44,7 @@ _SCHEDULE = one_of("linear", "cosine", "constant")
 _COUNT, _CADENCE = whole(1), whole(0)
 _STEPS, _EPOCHS = optional(_COUNT), number(0, above=True)
 _RANK, _MODULES = whole(1), several_of(*PROJECTIONS)
+_QUANTIZE = optional(one_of("nf4", "int8"))
 REMAT = mapped({False: False, True: True, "none": False, "full": True, "dots": "dots", "offload": "offload"})
 _PADDING = mapped({False: True, True: False, "max_length": False})
 
@@ -75,6 +76,8 @@ DIALS = (
     Dial("model.peft_config.r", "model.lora.r", _RANK),
     Dial("model.peft_config.lora_alpha", "model.lora.alpha", number(0, above=True)),
     Dial("model.peft_config.target_modules", "model.lora.target_modules", _MODULES),
+    Dial("model.lora.quantize", "model.lora.quantize", _QUANTIZE),
+    Dial("model.peft_config.quantize", "model.lora.quantize", _QUANTIZE),
     # The optimizer.
     Dial("training.optimizer", None, one_of("adamw")),
     Dial("optimizer.learning_rate", "optimizer.learning_rate", _RATE),

@@ -48,6 +48,7 @@ def resolve_grpo(config: DictConfig | Mapping[str, Any], *, where: str = "config
     _settle_checkpoint_dir(settings, mistakes)
     _settle_data(settings, mistakes)
     _settle_model(settings, where, mistakes)
+    _settle_lora(settings, mistakes)
     _settle_rewards(settings, mistakes)
     if mistakes:
         raise InputError("\n".join(mistakes))
@@ -78,6 +79,7 @@ def config_mapping(config: GrpoConfig) -> dict[str, Any]:
             "lora_rank": lora and lora["r"],
             "lora_alpha": (lora or asdict(LoraSettings()))["alpha"],
             "lora_module_path": lora and list(lora["target_modules"]),
+            "lora_quantize": lora and lora["quantize"],
             "dtype": model["dtype"],
             "mesh_shape": [list(model["mesh"]["shape"]), list(model["mesh"]["axes"])],
         },
@@ -155,6 +157,13 @@ def _settle_model(settings: Settings, where: str, mistakes: list[str]) -> None:
             near = near_names(name)
             told = f"; did you mean {near[0]}?" if near else "; model.path takes any folder or repository"
             mistakes.append(f"{where}: model.model_family and model_size: no model {name!r}{told}")
+
+
+def _settle_lora(settings: Settings, mistakes: list[str]) -> None:
+    """Weights that are trained cannot be held in few bits."""
+    rank, quantize = settings.get("lora.r"), settings.get("lora.quantize")
+    if quantize is not None and quantize.value is not None and (rank is None or rank.value is None):
+        mistakes.append(f"{quantize.place}: needs model.lora_rank, an adapter beside the frozen weights; set it")
 
 
 def _settle_rewards(settings: Settings, mistakes: list[str]) -> None:

@@ -96,6 +96,7 @@ GRPO_DIALS = (
     Dial("model.lora_rank", "lora.r", optional(_COUNT)),
     Dial("model.lora_alpha", "lora.alpha", number(0, above=True)),
     Dial("model.lora_module_path", "lora.target_modules", optional(_MODULES)),
+    Dial("model.lora_quantize", "lora.quantize", optional(one_of("nf4", "int8"))),
     Dial("model.dtype", "model.dtype", DTYPE),
     Dial("model.mesh_shape", "model.mesh", MESH),
     # The optimizer.

@@ -10,16 +10,21 @@ Backend = Literal["local", "tunix", "tinker"]
 Dtype = Literal["float32", "bfloat16"]
 Schedule = Literal["linear", "cosine", "constant"]
 Remat = bool | Literal["dots", "offload"]
+Quantize = Literal["nf4", "int8"]
 RowFormat = Literal["auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """Low-rank adaptation with PEFT's meaning: the update is scaled by alpha / r."""
+    """Low-rank adaptation with PEFT's meaning: the update is scaled by alpha / r.
+
+    `quantize` holds the frozen projections in 4 or 8 bits (QLoRA), None as they are.
+    """
 
     r: int = 16
     alpha: float = 32.0
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    quantize: Quantize | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

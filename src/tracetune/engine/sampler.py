@@ -22,6 +22,7 @@ from tracetune.models import cache, decode
 from tracetune.models.choice import Dials, Settings
 from tracetune.models.lora import merge_lora
 from tracetune.models.model import Model
+from tracetune.models.quant import is_quantized
 
 Progress = Callable[[int, int], None]
 
@@ -260,14 +261,15 @@ class _Slots:
 
 
 def _decoder(model: Model, dtype: Any, kernels: Kernels) -> decode.Decoder:
-    """The weights with the adapter merged; beside them where the weights' type would round its change away."""
+    """The weights with the adapter merged; beside them where the weights' type would round its change away, or
+    where merging would undo their quantisation."""
     if model.lora is None:
         return kernels.split_layers(model.params, arch=model.arch, dtype=dtype)
-    if (dtype or model.params["embed"].dtype) == jnp.float32:
+    if (dtype or model.params["embed"].dtype) == jnp.float32 and not is_quantized(model.params):
         params = merge_lora(model.params, model.lora, model.lora_scale)
         return kernels.split_layers(params, arch=model.arch, dtype=dtype)
     return kernels.split_layers(
-        model.params, model.lora, model.lora_scale, arch=model.arch, dtype=dtype or jnp.bfloat16
+        model.params, model.lora, model.lora_scale, arch=model.arch, dtype=dtype or model.params["embed"].dtype
     )
 
 

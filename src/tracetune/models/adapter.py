@@ -6,6 +6,7 @@ A kind of adapter whose meaning differs (DoRA, biases, ranks that vary by layer)
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,8 @@ def read_adapter(folder: Path, arch: Arch) -> StoredAdapter:
         pairs = _pairs(arch, modules, where=folder)
         check_tensors(_shapes(pairs, config.r), tensors, where=str(folder))
         lora = {"layers": {pair.module: _read_pair(pair, tensors) for pair in pairs}}
-    settings = LoraSettings(r=config.r, alpha=config.alpha, target_modules=tuple(pair.module for pair in pairs))
+    modules_read = tuple(pair.module for pair in pairs)
+    settings = replace(config, target_modules=modules_read, quantize=facts.get("base_quantize"))
     return StoredAdapter(lora, settings, facts.get("base_fingerprint"))
 
 
@@ -127,7 +129,10 @@ def write_adapter(model: Model, folder: Path, *, dtype: Any = np.float32) -> dic
     write_object(folder / CONFIG, _config(model.lora_settings, [pair.module for pair in pairs], base_name))
     specs, arrays = zip(*_stored(model.lora, pairs, np.dtype(dtype)), strict=True)
     write_tensors(folder / f"{STEM}.safetensors", specs, arrays)
-    return {"base": base_name, "base_fingerprint": model.fingerprint}
+    facts = {"base": base_name, "base_fingerprint": model.fingerprint}
+    # What it was trained over; it can be put on the whole weights all the same.
+    held = model.lora_settings.quantize
+    return facts if held is None else facts | {"base_quantize": held}
 
 
 def check_adapter(model: Model, folder: Path, *, dtype: Any = np.float32) -> None:

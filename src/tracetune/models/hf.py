@@ -11,10 +11,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from tracetune.config.schema import Quantize
 from tracetune.core.durable import publish_folder, write_durably
 from tracetune.core.errors import Corrupt, InputError, NotFound, StorageError
 from tracetune.models.arch import Arch, arch_from_hf, arch_to_hf
-from tracetune.models.model import Model, fingerprint, make_model
+from tracetune.models.model import Digest, Model, fingerprint, make_model
+from tracetune.models.quant import quantize as pack
 from tracetune.models.seal import seal_folder, verify_folder
 from tracetune.models.tokenizer import Tokenizer
 from tracetune.models.weights import STEM, iter_params, load_params, save_params
@@ -22,8 +24,11 @@ from tracetune.models.weights import STEM, iter_params, load_params, save_params
 CONFIG = "config.json"
 
 
-def load_full(folder: Path, *, name: str, dtype: Any = jnp.float32) -> Model:
-    """A folder of whole weights, held as `dtype`. Raises NotFound, InputError or Corrupt naming the file."""
+def load_full(folder: Path, *, name: str, dtype: Any = jnp.float32, quantize: Quantize | None = None) -> Model:
+    """A folder of whole weights, held as `dtype`, or its projections as `quantize` says.
+
+    Raises NotFound, InputError or Corrupt naming the file.
+    """
     sealed = verify_folder(folder)
     arch = read_arch(folder)
     tokenizer = Tokenizer.from_folder(folder)
@@ -32,10 +37,24 @@ def load_full(folder: Path, *, name: str, dtype: Any = jnp.float32) -> Model:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids but config.json's vocab_size is "
             f"{arch.vocab_size}; use the files of one model"
         )
-    model = make_model(name, arch, load_params(folder, arch, dtype=dtype), tokenizer)
+    if quantize is None:
+        model = make_model(name, arch, load_params(folder, arch, dtype=dtype), tokenizer)
+    else:
+        model = _load_quantized(folder, Model(name, arch, None, tokenizer, ""), quantize)
     if dtype == jnp.float32 and sealed.get("fingerprint", model.fingerprint) != model.fingerprint:
         raise Corrupt(f"{folder}: the weights differ from their recorded fingerprint; restore a good copy")
     return model
+
+
+def _load_quantized(folder: Path, model: Model, kind: Quantize) -> Model:
+    """`model` with weights, one of which is whole in memory at a time; the fingerprint is that of the whole ones."""
+    digest, layers, top = Digest(model.arch, model.tokenizer), {}, {}
+    for slot, array in iter_params(folder, model.arch):
+        digest.begin(slot.name, array.shape)
+        digest.add(array)
+        branch = layers if slot.stacked else top
+        branch[slot.path[-1]] = pack(array, kind) if slot.transposed else jnp.asarray(array)
+    return model._replace(params={**top, "layers": layers}, fingerprint=digest.hexdigest())
 
 
 def save_full(model: Model, folder: Path, *, replace: bool = False) -> str:

@@ -6,37 +6,46 @@ from typing import Any
 import jax.numpy as jnp
 
 from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.config.schema import Quantize
 from tracetune.core.errors import NotFound
 from tracetune.models import adapter
 from tracetune.models.hf import load_full, save_full
 from tracetune.models.hub import locate
 from tracetune.models.lora import merge_lora
 from tracetune.models.model import Model, make_model
+from tracetune.models.quant import quantize_params
 from tracetune.models.tiny import tiny_model
 
 
-def load_model(name: str, *, dtype: Any = jnp.float32) -> Model:
-    """The model that `name` stands for, its weights held as `dtype`.
+def load_model(name: str, *, dtype: Any = jnp.float32, quantize: Quantize | None = None) -> Model:
+    """The model that `name` stands for, its weights held as `dtype`, or its projections as `quantize` says.
 
     Raises NotFound (with a "did you mean"), Unavailable when it must be downloaded and cannot be, InputError for
     a family or files that cannot be used, Corrupt for damaged files.
     """
     if resolve_alias(name) == BUILT_IN:
-        return tiny_model()
-    return load_folder(locate(name), name=name, dtype=dtype)
+        return quantized(tiny_model(), quantize)
+    return load_folder(locate(name), name=name, dtype=dtype, quantize=quantize)
 
 
-def load_folder(folder: Path, *, name: str | None = None, dtype: Any = jnp.float32) -> Model:
+def load_folder(
+    folder: Path, *, name: str | None = None, dtype: Any = jnp.float32, quantize: Quantize | None = None
+) -> Model:
     """The model in a Hugging Face folder; an adapter's folder also loads the base that it names."""
     name = name or str(folder)
     if not (folder / adapter.CONFIG).is_file():
-        return load_full(folder, name=name, dtype=dtype)
+        return load_full(folder, name=name, dtype=dtype, quantize=quantize)
     base_name = adapter.base_of(folder)
     try:
-        base = load_model(base_name, dtype=dtype)
+        base = load_model(base_name, dtype=dtype, quantize=quantize)
     except NotFound as error:
         raise NotFound(f"{folder}: needs the base model it was trained on: {error}") from error
     return adapter.load_adapter(folder, base, name=name)
+
+
+def quantized(model: Model, kind: Quantize | None) -> Model:
+    """`model` with the projections of its base held as `kind`; its fingerprint stays that of the whole weights."""
+    return model._replace(params=quantize_params(model.params, kind))
 
 
 def save_folder(model: Model, folder: Path, *, replace: bool = False) -> None:

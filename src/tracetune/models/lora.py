@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from tracetune.config.schema import LoraSettings
 from tracetune.core.errors import InputError
 from tracetune.models.arch import Arch
+from tracetune.models.quant import unpack
 from tracetune.models.transformer import Params, init_params
 
 
@@ -45,9 +46,15 @@ def _pair(key: PRNGKeyArray, shape: tuple[int, ...], rank: int) -> dict[str, jax
 
 
 def merge_lora(params: Params, lora: Params, scale: float) -> dict[str, Any]:
-    """Plain weights that compute what the adapted model computes; `scale` is alpha / r."""
+    """Plain weights that compute what the adapted model computes; `scale` is alpha / r.
+
+    Quantised weights become float32.
+    """
     layers = dict(params["layers"])
     for name, pair in lora["layers"].items():
         update = jnp.einsum("lir,lro->lio", pair["a"], pair["b"], precision="highest")
-        layers[name] = (layers[name].astype(jnp.float32) + scale * update).astype(layers[name].dtype)
+        held = layers[name]
+        if not isinstance(held, jax.Array):
+            held = unpack(held, pair["a"].shape[-2], jnp.float32)
+        layers[name] = (held.astype(jnp.float32) + scale * update).astype(held.dtype)
     return {**params, "layers": layers}

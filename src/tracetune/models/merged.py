@@ -131,9 +131,9 @@ def check_merged(source: Source, folder: Path, fold: Fold) -> Checked:
         raise _differs(folder, "the config or the tokenizer")
     written, base = Digest(arch, tokenizer), Digest(arch, tokenizer)
     with open_source(source) as read, open_params(folder, arch) as tensors:
-        for slot in sorted(slots(arch), key=_leaf_name):
+        for slot in _sorted_slots(arch):
             for digest in (written, base):
-                digest.begin(_leaf_name(slot), slot.shape)
+                digest.begin(slot.name, slot.shape)
             for layer, name in enumerate(slot.names):
                 stored, reread = read(slot, layer), tensors[name].read()
                 if reread.dtype != fold.dtype or not np.array_equal(reread, fold.apply(slot, layer, stored)):
@@ -147,8 +147,8 @@ def base_fingerprint(source: Source) -> str:
     """The fingerprint of a model that is not loaded."""
     digest = Digest(source.arch, source.tokenizer)
     with open_source(source) as read:
-        for slot in sorted(slots(source.arch), key=_leaf_name):
-            digest.begin(_leaf_name(slot), slot.shape)
+        for slot in _sorted_slots(source.arch):
+            digest.begin(slot.name, slot.shape)
             for layer in range(len(slot.names)):
                 digest.add(slot.convert(read(slot, layer)))
     return digest.hexdigest()
@@ -158,8 +158,8 @@ def _leaf(params: Any, slot: Slot, layer: int) -> Any:
     return params["layers"][slot.path[-1]][layer] if slot.stacked else params[slot.path[-1]]
 
 
-def _leaf_name(slot: Slot) -> str:
-    return ".".join(slot.path)
+def _sorted_slots(arch: Arch) -> list[Slot]:
+    return sorted(slots(arch), key=lambda slot: slot.name)
 
 
 def _num_bytes(spec: TensorSpec) -> int:

@@ -47,6 +47,11 @@ class Slot(NamedTuple):
     names: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """As it stands in a fingerprint."""
+        return ".".join(self.path)
+
+    @property
     def stacked(self) -> bool:
         return self.path[0] == "layers"
 
@@ -83,19 +88,21 @@ def load_params(folder: Path, arch: Arch, *, dtype: Any = jnp.float32) -> Any:
     which is missing, unexpected or of the wrong shape.
     """
     params: dict[str, Any] = {"layers": {}}
-    for slot, array in iter_params(folder, arch):
+    for slot, array in iter_params(folder, arch, dtype=dtype):
         branch = params["layers"] if slot.stacked else params
-        branch[slot.path[-1]] = jnp.asarray(array, dtype)
+        branch[slot.path[-1]] = jnp.asarray(array)
     return params
 
 
-def iter_params(folder: Path, arch: Arch) -> Iterator[tuple[Slot, np.ndarray]]:
-    """Each parameter of a model folder in turn, in float32; only one is in memory at a time."""
+def iter_params(folder: Path, arch: Arch, *, dtype: Any = np.float32) -> Iterator[tuple[Slot, np.ndarray]]:
+    """Each parameter of a model folder by sorted name, as `dtype`; only one is in memory at a time."""
     with open_params(folder, arch) as tensors:
-        for slot in slots(arch):
-            array = np.empty(slot.shape, np.float32)
+        for slot in sorted(slots(arch), key=lambda slot: slot.name):
+            array = np.empty(slot.shape, dtype)
             for layer, name in enumerate(slot.names):
-                np.copyto(array[layer] if slot.stacked else array, slot.convert(tensors[name].read()))
+                # Rounding to a narrower type is what was asked for.
+                place, stored = array[layer] if slot.stacked else array, slot.convert(tensors[name].read())
+                np.copyto(place, stored, casting="unsafe")
             yield slot, array
 
 
