@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from tracetune.core.errors import Conflict, Corrupt, NotFound, StorageError
-from tracetune.engine import checkpoint
+from tracetune.engine import slices
 from tracetune.engine.checkpoint import (
     checkpoint_folder,
     clear_partials,
@@ -55,7 +55,7 @@ def test_a_state_comes_back_bit_for_bit_in_its_own_types(tmp_path):
 
 
 def test_large_states_are_cut_into_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 30)
+    monkeypatch.setattr(slices, "SHARD_BYTES", 30)
     save_checkpoint(tmp_path / "c", make_state(2.0), {})
     assert len(list((tmp_path / "c").glob("state-*.safetensors"))) > 3
     assert same(load_checkpoint(tmp_path / "c", make_state()).arrays, make_state(2.0))

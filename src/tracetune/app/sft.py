@@ -10,7 +10,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
+from jax.sharding import Mesh
+
 from tracetune.app.backend_choice import backend_facts, check_backend_model, require_backend
+from tracetune.app.followers import own_folder, own_stream, settle_stop
 from tracetune.app.manifest import (
     begin_manifest,
     begin_session,
@@ -35,7 +38,9 @@ from tracetune.core.durable import write_durably
 from tracetune.core.errors import Conflict, InputError, StorageError
 from tracetune.core.ids import utc_now
 from tracetune.core.values import Batch
+from tracetune.engine import hosts
 from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
+from tracetune.engine.mesh import make_mesh
 from tracetune.models.arch import arch_to_hf
 from tracetune.models.load import load_model
 from tracetune.models.model import Model, fingerprint
@@ -63,6 +68,7 @@ class Prepared(NamedTuple):
     num_steps: int
     eval_batches: tuple[Batch, ...]
     max_segment: int
+    mesh: Mesh | None = None
 
 
 def run_sft(
@@ -82,24 +88,27 @@ def run_sft(
 
     Raises Conflict when the folder holds a run of other settings or data, or another process trains in it;
     Diverged when the loss is not finite; StorageError when the disk refuses (earlier checkpoints stay); and
-    what reading the data and the model raises. Nothing is written before both are read.
+    what reading the data and the model raises. Nothing is written before both are read. One of several processes
+    (`engine.hosts`) raises Unavailable when another is lost.
     """
     require_backend(config)
-    folder = RunFolder(output_folder(config, output), config.output)
-    rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
-    eval_rows = read_eval_rows(config)
-    inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples) | named(run_id)
-    out = stream or sys.stderr
-    if done := _finished(folder, inputs):
-        out.write(f"{folder.root}: this run is finished; choose another --output to train again\n")
-        return done
-    check_memory(config)
-    notes: list[str] = []
-    prepared = prepare(config, rows, eval_rows, notes)
-    with hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
-        for note in notes:
-            reporter.say(note)
-        return _Run(config, folder, prepared, reporter).execute(inputs)
+    with hosts.together(), own_stream(stream or sys.stderr) as out:
+        mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
+        shared = RunFolder(output_folder(config, output), config.output)
+        rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
+        eval_rows = read_eval_rows(config)
+        inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples) | named(run_id)
+        if done := _finished(shared, inputs):
+            out.write(f"{shared.root}: this run is finished; choose another --output to train again\n")
+            return done
+        check_memory(config)
+        notes: list[str] = []
+        prepared = prepare(config, rows, eval_rows, notes, mesh=mesh)
+        with own_folder(shared) as folder, hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
+            for note in notes:
+                reporter.say(note)
+            result = _Run(config, folder, prepared, reporter, shared.checkpoints).execute(inputs)
+            return result._replace(folder=shared.root, checkpoint=shared.final)
 
 
 def output_folder(config: SftConfig, output: Path | None) -> Path:
@@ -109,9 +118,17 @@ def output_folder(config: SftConfig, output: Path | None) -> Path:
     return output or Path(str(config.output.folder))
 
 
-def prepare(config: SftConfig, rows: TrainingData, eval_rows: TrainingData | None, notes: list[str]) -> Prepared:
-    """Load the model and tokenise every row; what a person should know is appended to `notes`."""
-    model = load_model(config.model.name)
+def prepare(
+    config: SftConfig,
+    rows: TrainingData,
+    eval_rows: TrainingData | None,
+    notes: list[str],
+    *,
+    mesh: Mesh | None = None,
+) -> Prepared:
+    """Load the model, onto `mesh` where there is one, and tokenise every row; what a person should know is appended to
+    `notes`."""
+    model = load_model(config.model.name, quantize=config.model.lora.quantize if config.model.lora else None)
     check_backend_model(config, model)
     examples = tokenize(rows.rows, model.tokenizer, config, say=notes.append)
     plan = StepPlan.from_config(config, examples, pad_id=model.tokenizer.pad_id)
@@ -121,11 +138,11 @@ def prepare(config: SftConfig, rows: TrainingData, eval_rows: TrainingData | Non
         f"{len(plan.epoch(0))} steps an epoch, {num_steps} steps"
     )
     if eval_rows is None:
-        return Prepared(model, plan, num_steps, (), plan.longest)
+        return Prepared(model, plan, num_steps, (), plan.longest, mesh)
     held_out = plan.in_order(tokenize(eval_rows.rows, model.tokenizer, config, say=notes.append))
     steps = held_out.epoch(0)
     eval_batches = tuple(batch for index in range(len(steps)) for batch in steps[index])
-    return Prepared(model, plan, num_steps, eval_batches, max(plan.longest, held_out.longest))
+    return Prepared(model, plan, num_steps, eval_batches, max(plan.longest, held_out.longest), mesh)
 
 
 def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> SftResult | None:
@@ -153,14 +170,18 @@ def check_same(
 class _Run:
     """One session of one run: what is written when. Held by the process that holds the run's lock."""
 
-    def __init__(self, config: SftConfig, folder: RunFolder, prepared: Prepared, reporter: Reporter) -> None:
+    def __init__(
+        self, config: SftConfig, folder: RunFolder, prepared: Prepared, reporter: Reporter, checkpoints: Path
+    ) -> None:
         self.config, self.folder, self.prepared, self.reporter = config, folder, prepared, reporter
+        self.checkpoints = checkpoints
         self.started = time.monotonic()
 
     def execute(self, inputs: Mapping[str, Any]) -> SftResult:
         """Open the folder, train, close it: whatever happens, the manifest says how it stands."""
         clear_partials(self.folder.root)
-        clear_partials(self.folder.checkpoints)
+        if hosts.leads():
+            clear_partials(self.checkpoints)
         self.manifest = self._open_manifest(inputs)
         try:
             result = self._train()
@@ -201,12 +222,12 @@ class _Run:
 
     def _train(self) -> SftResult:
         backend = self._open_backend()
-        meta = backend.restore(self.folder.checkpoints, warn=self.reporter.say)
+        meta = backend.restore(self.checkpoints, warn=self.reporter.say)
         position = Position(**meta["position"]) if meta else Position()
         self.manifest["sessions"][-1]["from_step"] = position.step
         if meta:
             self.reporter.say(f"resumed after step {position.step}")
-        keep_bytes = meta["metrics_bytes"] if meta else 0
+        keep_bytes = meta["metrics_bytes"] if meta and hosts.leads() else 0
         self.reporter.begin(self.prepared.num_steps, step=position.step)
         with stop_requests() as stop, closing(MetricsFile(self.folder.metrics, keep_bytes=keep_bytes)) as metrics:
             position = self._steps(backend, position, metrics, stop)
@@ -222,7 +243,13 @@ class _Run:
             from tracetune.backends.tunix import TunixBackend
 
             return TunixBackend(prepared.model, self.config, num_steps=prepared.num_steps)
-        return LocalBackend(prepared.model, self.config, num_steps=prepared.num_steps, max_segment=prepared.max_segment)
+        return LocalBackend(
+            prepared.model,
+            self.config,
+            num_steps=prepared.num_steps,
+            max_segment=prepared.max_segment,
+            mesh=prepared.mesh,
+        )
 
     def _steps(self, backend: Backend, position: Position, metrics: MetricsFile, stop: StopRequest) -> Position:
         """Take steps until the last or until asked to stop; every one of them ends in a state that can be saved."""
@@ -244,6 +271,7 @@ class _Run:
             if is_logged:
                 metrics.append(_metrics_row(info, meter))
             self.reporter.step(step, _told(info, meter), logged=is_logged)
+            settle_stop(stop)
             if is_last or _due(step, training.save_every) or stop.signal_number is not None:
                 self._save(backend, position, metrics)
             if stop.signal_number is not None:
@@ -253,15 +281,16 @@ class _Run:
 
     def _save(self, backend: Backend, position: Position, metrics: MetricsFile) -> None:
         """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
-        folder = checkpoint_folder(self.folder.checkpoints, position.step)
+        folder = checkpoint_folder(self.checkpoints, position.step)
         backend.snapshot(folder, {"position": position._asdict(), "metrics_bytes": metrics.sync()})
-        keep_newest(self.folder.checkpoints, folder, self.config.training.max_checkpoints)
+        if hosts.leads():
+            keep_newest(self.checkpoints, folder, self.config.training.max_checkpoints)
 
     def _finish(self, backend: Backend) -> SftResult:
         backend.export(self.folder.final)
         rows = read_metrics(self.folder.metrics)
         result = {"steps": rows[-1]["step"], "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}
-        self.manifest |= {"result": result, "files": folder_hashes(self.folder.final)}
+        self.manifest |= {"result": result, "files": folder_hashes(self.folder.final) if hosts.leads() else {}}
         return SftResult(self.folder.root, "finished", self.folder.final, result["steps"], result["loss"])
 
 

@@ -7,15 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tracetune.config.schema import LoraSettings
 from tracetune.core.errors import InputError
+from tracetune.engine import hosts
 from tracetune.engine.checkpoint import latest_checkpoint, save_checkpoint
 from tracetune.engine.offload import rest
 from tracetune.engine.optimizer import Optimizer
 from tracetune.engine.step import TrainState, init_state
-from tracetune.models.load import save_folder
+from tracetune.models.load import quantized, save_folder
 from tracetune.models.lora import init_lora
 from tracetune.models.model import Model
 from tracetune.models.precision import in_dtype
@@ -33,7 +35,8 @@ class LocalState:
         self.mesh = mesh
         self._model = on_mesh(model, mesh)
         trained = self._model.params if model.lora is None else self._model.lora
-        self._state = _begin(trained, optimizer, mesh)
+        self._offload = optimizer.offload
+        self._state = self._at_rest(_begin(trained, optimizer, mesh))
 
     def _at_rest(self, state: TrainState) -> TrainState:
         return state._replace(opt_state=rest(state.opt_state)) if self._offload else state
@@ -59,13 +62,39 @@ class LocalState:
         found = latest_checkpoint(root, self._state, warn=warn)
         if found is None:
             return None
+        hosts.agree(f"{root}: the newest intact checkpoint", int(found.folder.name.rpartition("-")[2]))
         # A copy: the step gives its buffers away, and those of a file's bytes are not ours to give.
-        self._state = self._at_rest(TrainState(*jax.tree.map(partial(jnp.array, copy=True), found.arrays)))
+        own = found.arrays if self.mesh else jax.tree.map(partial(jnp.array, copy=True), found.arrays)
+        self._state = self._at_rest(TrainState(*own))
         return found.meta
 
     def export(self, folder: Path) -> None:
         """Write the trained model, or its adapter, durably; an earlier `folder` is replaced."""
-        save_folder(self.model, folder, replace=True)
+        model = _on_host(self.model) if hosts.num_processes() > 1 else self.model
+        if model is not None:
+            save_folder(model, folder, replace=True)
+        hosts.wait(f"exported {folder.name}")
+
+
+def _on_host(model: Model) -> Model | None:
+    """`model` with what was trained in the memory of process 0, one layer on the way at a time; None elsewhere."""
+    trained = model.params if model.lora is None else model.lora
+    whole = jax.tree.map(_gathered, trained)
+    if not hosts.leads():
+        return None
+    return model._replace(params=whole) if model.lora is None else model._replace(lora=whole)
+
+
+def _gathered(leaf: jax.Array) -> np.ndarray | None:
+    """The values of one leaf. Every process must take part, and only process 0 keeps what it is told."""
+    assert isinstance(leaf.sharding, NamedSharding), "what several processes train lies on their mesh"
+    whole = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    kept = []
+    for piece in [leaf] if leaf.ndim < 3 else (leaf[layer] for layer in range(leaf.shape[0])):
+        told = jax.device_put(piece, whole)
+        if hosts.leads():
+            kept.append(np.asarray(told))
+    return None if not kept else kept[0] if leaf.ndim < 3 else np.stack(kept)
 
 
 def on_mesh(model: Model, mesh: Mesh | None) -> Model:
@@ -90,7 +119,8 @@ _converted = jax.jit(in_dtype, static_argnums=1)
 
 
 def with_adapter(model: Model, settings: LoraSettings | None, *, seed: int) -> Model:
-    """`model` with a fresh adapter when `settings` ask for one; an adapter it came with is trained on.
+    """`model` with a fresh adapter when `settings` ask for one, over a base that is held as they say; an adapter it
+    came with is trained on.
 
     Raises InputError when it came with one and another is asked for.
     """
@@ -102,4 +132,4 @@ def with_adapter(model: Model, settings: LoraSettings | None, *, seed: int) -> M
             "or name its base model to begin a new one"
         )
     lora = init_lora(jax.random.key(seed), model.arch, settings)
-    return model._replace(lora=lora, lora_settings=settings)
+    return quantized(model, settings.quantize)._replace(lora=lora, lora_settings=settings)

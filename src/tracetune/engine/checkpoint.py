@@ -1,42 +1,33 @@
 """Checkpoints: a pytree of arrays and JSON facts, published whole, every byte verified before use. No pickle.
 
 A folder holds `state-00000.safetensors`, … and `manifest.json` with each file's sha256 and size; the manifest
-itself must be byte for byte its own canonical JSON and carries its own sha256.
+itself must be byte for byte its own canonical JSON and carries its own sha256. Arrays on a mesh are written in parts
+(`engine.slices`), each by the process that holds it, and no array is ever brought together.
 """
 
-import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from safetensors import deserialize
-from safetensors.numpy import save
 
 from tracetune.core.durable import publish_folder
 from tracetune.core.errors import Conflict, Corrupt, NotFound
 from tracetune.core.ids import canonical_json, content_hash, file_hash
+from tracetune.engine import hosts
+from tracetune.engine.slices import find_parts, is_divided, join_parts, whole_shape, write_parts
 
 MANIFEST = "manifest.json"
-# A shard is serialised in memory before it is written, so its size bounds the memory a save needs.
-SHARD_BYTES = 256 * 2**20
-# The names safetensors gives to types; its NumPy reader lacks bfloat16.
-_DTYPES = {
-    "BOOL": jnp.bool_, "U8": jnp.uint8, "I8": jnp.int8, "U32": jnp.uint32, "I32": jnp.int32, "U64": jnp.uint64,
-    "I64": jnp.int64, "F16": jnp.float16, "BF16": jnp.bfloat16, "F32": jnp.float32, "F64": jnp.float64,
-}  # fmt: skip
 _NAME = re.compile(r"step-(\d{6,})")
 
 Arrays = Any
 
 
 class Checkpoint(NamedTuple):
-    """What was saved: the folder it came from, the arrays (NumPy, in the shape of `like`) and the facts."""
+    """What was saved: its folder, the arrays in the shape of `like` (on its mesh, or NumPy) and the facts."""
 
     folder: Path
     arrays: Arrays
@@ -51,30 +42,57 @@ def checkpoint_folder(root: Path, step: int) -> Path:
 def save_checkpoint(folder: Path, arrays: Arrays, meta: Mapping[str, Any], *, replace: bool = False) -> None:
     """Write `arrays` and `meta` durably; `folder` appears only when every byte is on the disk.
 
-    Raises Conflict when `folder` exists and `replace` is false, StorageError when the disk refuses.
+    Of arrays on a mesh every process writes its own parts, process 0 the manifest; all must call this, and share the
+    file system. Raises Conflict when `folder` exists and `replace` is false, StorageError when the disk refuses.
     """
+    if not hosts.leads():
+        return _hand_in(folder, arrays)
     with publish_folder(folder, replace=replace) as partial:
-        files: dict[str, dict[str, Any]] = {}
-        for number, shard in enumerate(_shards(arrays)):
-            data = save(shard)
-            name = f"state-{number:05d}.safetensors"
-            (partial / name).write_bytes(data)
-            files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        body = {"format": 1, "files": files, "meta": dict(meta)}
+        files = write_parts(partial, arrays, stem="state") | _take_in(folder, partial)
+        body = {"format": 2 if is_divided(arrays) else 1, "files": files, "meta": dict(meta)}
         (partial / MANIFEST).write_bytes(canonical_json({**body, "sha256": content_hash(body)}))
+    hosts.wait(f"saved {folder.name}")
+    return None
+
+
+def _hand_in(folder: Path, arrays: Arrays) -> None:
+    """Write the parts of this process beside `folder`, for process 0 to publish with its own."""
+    own = _drop_box(folder, hosts.rank())
+    with publish_folder(own, replace=True) as partial:
+        files = write_parts(partial, arrays, stem=f"state-{hosts.rank():05d}")
+        (partial / MANIFEST).write_bytes(canonical_json(files))
+    hosts.wait(f"written {folder.name}")
+    hosts.wait(f"saved {folder.name}")
+
+
+def _take_in(folder: Path, partial: Path) -> dict[str, Any]:
+    """Move what the other processes wrote into `partial`."""
+    hosts.wait(f"written {folder.name}")
+    files: dict[str, Any] = {}
+    for rank in range(1, hosts.num_processes()):
+        box = _drop_box(folder, rank)
+        theirs = json.loads((box / MANIFEST).read_bytes())
+        for name in theirs:
+            (box / name).rename(partial / name)
+        shutil.rmtree(box)
+        files |= theirs
+    return files
+
+
+def _drop_box(folder: Path, rank: int) -> Path:
+    # Named as what a killed writer leaves behind, so that it is cleared as such.
+    return folder.with_name(f".{folder.name}.process-{rank}.partial")
 
 
 def load_checkpoint(folder: Path, like: Arrays) -> Checkpoint:
-    """Read a checkpoint into the tree structure of `like`, whose leaves give the shapes and dtypes expected.
+    """Read a checkpoint into the tree structure of `like`, whose leaves give the shapes and dtypes expected, and the
+    mesh where they lie on one: each process reads only what its devices hold, whatever mesh wrote it.
 
     Raises NotFound when there is none, Corrupt naming the file whose bytes changed, Conflict naming the
     array that does not fit `like`.
     """
     manifest = read_manifest(folder)
-    found: dict[str, np.ndarray] = {}
-    for name in manifest["files"]:
-        for key, facts in deserialize((folder / name).read_bytes()):
-            found[key] = np.frombuffer(facts["data"], np.dtype(_DTYPES[facts["dtype"]])).reshape(facts["shape"])
+    found = find_parts([folder / name for name in manifest["files"]])
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(path) for path, _ in paths]
     strangers = sorted(set(names) ^ set(found))
@@ -83,12 +101,11 @@ def load_checkpoint(folder: Path, like: Arrays) -> Checkpoint:
             f"{folder}: holds another kind of state, {strangers[0]} does not match; resume with its settings"
         )
     for name, (_, leaf) in zip(names, paths, strict=True):
-        expected, got = (leaf.shape, leaf.dtype), (found[name].shape, found[name].dtype)
+        expected, got = (leaf.shape, leaf.dtype), (whole_shape(found[name]), found[name][0].values.dtype)
         if expected != got:
             raise Conflict(f"{folder}: {name} must be {expected}, got {got}; resume with the settings of this run")
-    return Checkpoint(
-        folder, jax.tree_util.tree_unflatten(structure, [found[name] for name in names]), manifest["meta"]
-    )
+    arrays = [join_parts(found[name], leaf, folder) for name, (_, leaf) in zip(names, paths, strict=True)]
+    return Checkpoint(folder, jax.tree_util.tree_unflatten(structure, arrays), manifest["meta"])
 
 
 def latest_checkpoint(root: Path, like: Arrays, *, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -159,20 +176,6 @@ def _parse_manifest(path: Path, data: bytes) -> dict[str, Any]:
     if not intact:
         raise Corrupt(f"{path}: the bytes differ from those that were saved; the checkpoint cannot be used")
     return manifest
-
-
-def _shards(arrays: Arrays) -> Iterator[dict[str, np.ndarray]]:
-    """Leaves by their path in the tree, in groups of at most SHARD_BYTES (a larger leaf stands alone)."""
-    shard: dict[str, np.ndarray] = {}
-    size = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        array = np.asarray(leaf)
-        if shard and size + array.nbytes > SHARD_BYTES:
-            yield shard
-            shard, size = {}, 0
-        shard[jax.tree_util.keystr(path)] = np.ascontiguousarray(array).reshape(array.shape)
-        size += array.nbytes
-    yield shard
 
 
 def _step_of(folder: Path) -> int:
