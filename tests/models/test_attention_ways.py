@@ -77,8 +77,8 @@ def test_the_check_sees_every_mistake():
 
 
 def test_what_is_refused_gives_way_to_the_next(monkeypatch):
-    monkeypatch.setitem(attention_ways._WAYS, "triton", blind_to("scale", 0.1))
-    monkeypatch.setitem(attention_ways._WAYS, "cudnn", attend_in_blocks)
+    monkeypatch.setitem(attention_ways.WAYS, "triton", blind_to("scale", 0.1))
+    monkeypatch.setitem(attention_ways.WAYS, "cudnn", attend_in_blocks)
     told = attention_ways._choose(PLAIN, "gpu", "auto")
     assert told.way == "cudnn"
     assert "triton: its output differs" in told.refused[0]

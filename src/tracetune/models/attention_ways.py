@@ -22,7 +22,7 @@ from tracetune.models.attention_triton import attend_by_triton
 Way = Callable[[jax.Array, jax.Array, jax.Array, Seen], jax.Array]
 SETTING = "TRACETUNE_ATTENTION"
 BLOCKS = "blocks"
-_WAYS: dict[str, Way] = {
+WAYS: dict[str, Way] = {
     BLOCKS: attend_in_blocks,
     "triton": attend_by_triton,
     "cudnn": attend_by_cudnn,
@@ -68,7 +68,7 @@ def way_of(ask: Ask) -> Way:
     """
     if ask not in _told:
         _told[ask] = _choose(ask, jax.default_backend(), os.environ.get(SETTING, "auto"))
-    return _WAYS[_told[ask].way]
+    return WAYS[_told[ask].way]
 
 
 def ways_told() -> list[str]:
@@ -85,16 +85,25 @@ def _tell(ask: Ask, told: Told) -> str:
 
 
 def _choose(ask: Ask, platform: str, setting: str) -> Told:
-    if setting not in ("auto", *_WAYS):
-        raise InputError(f"{SETTING}: must be auto or one of {', '.join(_WAYS)}, got {setting!r}")
-    candidates = _OF_PLATFORM.get(platform, ()) if setting == "auto" else (setting,)
+    if setting not in ("auto", *WAYS):
+        raise InputError(f"{SETTING}: must be auto or one of {', '.join(WAYS)}, got {setting!r}")
     refused = []
-    for way in candidates:
-        reason = None if way == BLOCKS else refusal(way, ask) or check(_WAYS[way], ask)
+    for way in candidates(platform) if setting == "auto" else (setting,):
+        reason = None if way == BLOCKS else refusal(way, ask) or verdict(way, ask)
         if reason is None:
             return Told(way, tuple(refused))
         refused.append(f"{way}: {reason}")
     return Told(BLOCKS, tuple(refused))
+
+
+def candidates(platform: str) -> tuple[str, ...]:
+    """The ways that are tried on a platform, blocks apart."""
+    return _OF_PLATFORM.get(platform, ())
+
+
+def verdict(way: str, ask: Ask) -> str | None:
+    """What the check of a way found wrong on this device, None when nothing."""
+    return check(WAYS[way], ask)
 
 
 def refusal(way: str, ask: Ask) -> str | None:
