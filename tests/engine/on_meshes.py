@@ -6,6 +6,8 @@ Started by `test_mesh.py`; the devices must be there before JAX is.
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -16,10 +18,12 @@ from tracetune.backends.local_policy import LocalPolicy
 from tracetune.config.grpo_schema import GenerationSettings, GrpoConfig, GrpoModelSettings, GrpoSettings
 from tracetune.config.grpo_schema import GrpoTrainingSettings as Training
 from tracetune.config.schema import LoraSettings, MeshSettings, OptimizerSettings, SftConfig
+from tracetune.core.errors import Corrupt
 from tracetune.core.values import Batch
 from tracetune.data.pack_groups import Branch, Group
 from tracetune.engine.mesh import make_mesh
 from tracetune.engine.sampler import Sampling, generate
+from tracetune.engine.slices import find_parts
 from tracetune.models.arch import arch_from_hf
 from tracetune.models.model import Model
 from tracetune.models.tiny import tiny_tokenizer
@@ -46,6 +50,7 @@ ARCH = arch_from_hf(
         "tie_word_embeddings": False,
     }
 )
+ARCH_SHAPE = (1, 32, 32)
 LORA = LoraSettings(r=4, alpha=8.0)
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11], [12, 13, 14]]
 
@@ -107,6 +112,43 @@ def said(mesh: Any) -> list[list[int]]:
     return [list(completion.tokens) for completion in completions]
 
 
+def saved(mesh: Any) -> dict[str, Any]:
+    """A checkpoint of a step on `mesh`, read back on another mesh and on one device, and the export of both."""
+    config = SftConfig(optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=0))
+    backend = LocalBackend(model(), config, num_steps=4, mesh=mesh)
+    backend.train_step([packed(8, 0)])
+    with TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        backend.snapshot(root / "step-000001", {"step": 1})
+        backend.export(root / "export")
+        parts = find_parts(sorted((root / "step-000001").glob("*.safetensors")))
+        divided = parts[".params['layers']['q_proj']"]
+        facts: dict[str, Any] = {
+            "parts": len(divided) == 4,
+            "whole_arrays": sum(part.values.shape == ARCH_SHAPE for part in divided),
+        }
+        for name in ("4x2", "one"):
+            shape, axes = MESHES[name]
+            other = LocalBackend(model(), config, num_steps=4, mesh=make_mesh(MeshSettings(shape=shape, axes=axes)))
+            assert other.restore(root, warn=print) == {"step": 1}
+            facts[name] = jax.tree.all(jax.tree.map(equal, backend._state, other._state))
+        other.export(root / "export-one")
+        facts["export"] = all(
+            path.read_bytes() == (root / "export-one" / path.name).read_bytes() for path in (root / "export").iterdir()
+        )
+        damaged = sorted((root / "step-000001").glob("*.safetensors"))[0]
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+        try:
+            other.restore(root, warn=print)
+        except Corrupt as error:
+            facts["damaged"] = type(error).__name__
+    return facts
+
+
+def equal(left: Any, right: Any) -> bool:
+    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
+
+
 def main(name: str, what: list[str]) -> None:
     shape, axes = MESHES[name]
     mesh = make_mesh(MeshSettings(shape=shape, axes=axes))
@@ -116,6 +158,7 @@ def main(name: str, what: list[str]) -> None:
         "grpo": lambda: grpo(mesh, lora=False),
         "grpo-lora": lambda: grpo(mesh, lora=True),
         "said": lambda: said(mesh),
+        "saved": lambda: saved(mesh),
     }
     print(json.dumps({run: runs[run]() for run in what}))
 

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
+from jax.sharding import Mesh
+
 from tracetune.app.backend_choice import backend_facts, check_backend_model, require_backend
 from tracetune.app.grpo_problems import PromptSets, make_prompts, read_problems
 from tracetune.app.manifest import (
@@ -24,6 +26,7 @@ from tracetune.app.manifest import (
     folder_hashes,
     named,
 )
+from tracetune.app.memory import check_memory
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.rollouts import drop_after, write_rollouts
 from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
@@ -37,9 +40,11 @@ from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.grpo_steps import num_grpo_steps
 from tracetune.config.schema import OutputSettings
 from tracetune.core.durable import write_durably
-from tracetune.core.errors import Conflict, NotFound, StorageError
+from tracetune.core.errors import Conflict, NotFound, StorageError, Unavailable
 from tracetune.core.ids import utc_now
+from tracetune.engine import hosts
 from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
+from tracetune.engine.mesh import make_mesh
 from tracetune.models.arch import arch_to_hf
 from tracetune.models.load import load_model
 from tracetune.models.model import Model, fingerprint
@@ -74,6 +79,7 @@ class Prepared(NamedTuple):
     prompts: PromptSets
     rewards: RewardSet
     num_steps: int
+    mesh: Mesh | None = None
 
 
 def run_grpo(
@@ -87,6 +93,12 @@ def run_grpo(
     raises. Nothing is written before all of them are read.
     """
     require_backend(config)
+    if hosts.find_seat() is not None:
+        raise Unavailable(
+            "grpo: trains on all devices of one host, not on several processes; start one process, with "
+            "model.mesh_shape for its devices"
+        )
+    mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
     out = stream or sys.stderr
     checkpoints = _checkpoint_root(config)
     if config.resume == "never":
@@ -97,7 +109,9 @@ def run_grpo(
     notes: list[str] = []
     problems = read_problems(config)
     rewards = load_rewards(config.rewards)
-    model = load_model(config.model.name)
+    check_memory(config)
+    quantize = config.model.lora.quantize if config.model.lora else None
+    model = load_model(config.model.name, quantize=quantize, mesh=mesh)
     check_backend_model(config, model)
     prompts = make_prompts(config, problems, model.tokenizer, notes.append)
     num_steps = num_grpo_steps(config, num_problems=len(prompts.train))
@@ -117,7 +131,8 @@ def run_grpo(
             raise Conflict(f"{checkpoints}: another process began a run here meanwhile; run again to go on with it")
         for note in notes:
             reporter.say(note)
-        return _Run(config, folder, checkpoints, Prepared(model, prompts, rewards, num_steps), reporter).execute(inputs)
+        prepared = Prepared(model, prompts, rewards, num_steps, mesh)
+        return _Run(config, folder, checkpoints, prepared, reporter).execute(inputs)
 
 
 def _checkpoint_root(config: GrpoConfig) -> Path:
@@ -265,7 +280,13 @@ class _Run:
             from tracetune.backends.tunix_policy import TunixPolicy
 
             return TunixPolicy(prepared.model, self.config, num_steps=prepared.num_steps)
-        return LocalPolicy(prepared.model, self.config, num_steps=prepared.num_steps, longest_prompt=longest)
+        return LocalPolicy(
+            prepared.model,
+            self.config,
+            num_steps=prepared.num_steps,
+            longest_prompt=longest,
+            mesh=prepared.mesh,
+        )
 
     def _steps(
         self, backend: PolicyBackend, place: Place, metrics: MetricsFile, trackers: Trackers, *, stop: StopRequest

@@ -97,10 +97,12 @@ def create_cluster_config(
     """The parts of a run; None makes the mesh, optimizer or number of steps that `cfg` asks for."""
     import jax
 
+    from tracetune.engine.mesh import make_mesh
+
     config = _typed(cfg)
     steps = num_grpo_steps(config) if max_steps is None else max_steps
     return ClusterConfig(
-        mesh=mesh or jax.make_mesh(config.model.mesh.shape, config.model.mesh.axes),
+        mesh=mesh or make_mesh(config.model.mesh) or jax.make_mesh(config.model.mesh.shape, config.model.mesh.axes),
         optimizer=optimizer or create_optimizer(config, steps),
         max_steps=steps,
         training=config.training,

@@ -128,7 +128,8 @@ def prepare(
 ) -> Prepared:
     """Load the model, onto `mesh` where there is one, and tokenise every row; what a person should know is appended to
     `notes`."""
-    model = load_model(config.model.name, quantize=config.model.lora.quantize if config.model.lora else None)
+    quantize = config.model.lora.quantize if config.model.lora else None
+    model = load_model(config.model.name, quantize=quantize, mesh=mesh)
     check_backend_model(config, model)
     examples = tokenize(rows.rows, model.tokenizer, config, say=notes.append)
     plan = StepPlan.from_config(config, examples, pad_id=model.tokenizer.pad_id)

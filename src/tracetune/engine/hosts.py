@@ -121,6 +121,7 @@ def _watch(client: Any, ended: threading.Event) -> None:
 def find_seat() -> Seat | None:
     """The place that the environment gives this process, None for a process of its own. Raises InputError."""
     given = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    devices = [int(text) for text in os.environ.get("JAX_LOCAL_DEVICE_IDS", "").split(",") if text] or None
     if len(given) == len(_VARIABLES):
         count, rank = (_read_count(name, given[name]) for name in _VARIABLES[1:])
         if not 0 <= rank < count or ":" not in given[_VARIABLES[0]]:
@@ -128,14 +129,15 @@ def find_seat() -> Seat | None:
                 f"{', '.join(_VARIABLES)}: must be host:port, a number of processes and a rank below it, "
                 f"got {', '.join(given.values())}"
             )
-        ids = os.environ.get("JAX_LOCAL_DEVICE_IDS")
-        return Seat(given[_VARIABLES[0]], count, rank, ids.split(",") if ids else None) if count > 1 else None
+        return Seat(given[_VARIABLES[0]], count, rank, devices) if count > 1 else None
     if not _in_cluster():
         if given:
             missing = [name for name in _VARIABLES if name not in given]
             raise InputError(f"{', '.join(given)}: needs {' and '.join(missing)} beside it; set all three or none")
         return None
-    found = ClusterEnv.auto_detect_unset_distributed_params(given.get(_VARIABLES[0]), None, None, None, None, 300)
+    found = ClusterEnv.auto_detect_unset_distributed_params(
+        given.get(_VARIABLES[0]), None, None, devices, None, JOIN_SECONDS
+    )
     address, size, place, devices = found
     if address is None or size is None or place is None:
         raise InputError(f"{', '.join(_VARIABLES)}: the launcher names no address, size and rank; set all three")

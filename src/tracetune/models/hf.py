@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from tracetune.config.schema import Quantize
 from tracetune.core.durable import publish_folder, write_durably
@@ -19,13 +20,20 @@ from tracetune.models.model import Digest, Model, fingerprint, make_model
 from tracetune.models.quant import quantize as pack
 from tracetune.models.seal import seal_folder, verify_folder
 from tracetune.models.tokenizer import Tokenizer
-from tracetune.models.weights import STEM, iter_params, load_params, save_params
+from tracetune.models.weights import STEM, iter_params, load_params, place_params, save_params
 
 CONFIG = "config.json"
 
 
-def load_full(folder: Path, *, name: str, dtype: Any = jnp.float32, quantize: Quantize | None = None) -> Model:
-    """A folder of whole weights, held as `dtype`, or its projections as `quantize` says.
+def load_full(
+    folder: Path,
+    *,
+    name: str,
+    dtype: Any = jnp.float32,
+    quantize: Quantize | None = None,
+    mesh: Mesh | None = None,
+) -> Model:
+    """A folder of whole weights, held as `dtype`, or its projections as `quantize` says; on `mesh` where there is one.
 
     Raises NotFound, InputError or Corrupt naming the file.
     """
@@ -37,7 +45,11 @@ def load_full(folder: Path, *, name: str, dtype: Any = jnp.float32, quantize: Qu
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids but config.json's vocab_size is "
             f"{arch.vocab_size}; use the files of one model"
         )
-    if quantize is None:
+    if quantize is None and mesh is not None:
+        digest = Digest(arch, tokenizer)
+        params = place_params(folder, arch, mesh, dtype=dtype, told=digest)
+        model = Model(name, arch, params, tokenizer, digest.hexdigest())
+    elif quantize is None:
         model = make_model(name, arch, load_params(folder, arch, dtype=dtype), tokenizer)
     else:
         model = _load_quantized(folder, Model(name, arch, None, tokenizer, ""), quantize)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from tracetune.config.aliases import BUILT_IN, resolve_alias
 from tracetune.config.schema import Quantize
@@ -17,27 +18,35 @@ from tracetune.models.quant import quantize_params
 from tracetune.models.tiny import tiny_model
 
 
-def load_model(name: str, *, dtype: Any = jnp.float32, quantize: Quantize | None = None) -> Model:
-    """The model that `name` stands for, its weights held as `dtype`, or its projections as `quantize` says.
+def load_model(
+    name: str, *, dtype: Any = jnp.float32, quantize: Quantize | None = None, mesh: Mesh | None = None
+) -> Model:
+    """The model that `name` stands for, its weights held as `dtype`, or its projections as `quantize` says. A folder is
+    read straight onto `mesh`, where there is one; what is small (`tiny`, adapters) may be elsewhere yet.
 
     Raises NotFound (with a "did you mean"), Unavailable when it must be downloaded and cannot be, InputError for
     a family or files that cannot be used, Corrupt for damaged files.
     """
     if resolve_alias(name) == BUILT_IN:
         return quantized(tiny_model(), quantize)
-    return load_folder(locate(name), name=name, dtype=dtype, quantize=quantize)
+    return load_folder(locate(name), name=name, dtype=dtype, quantize=quantize, mesh=mesh)
 
 
 def load_folder(
-    folder: Path, *, name: str | None = None, dtype: Any = jnp.float32, quantize: Quantize | None = None
+    folder: Path,
+    *,
+    name: str | None = None,
+    dtype: Any = jnp.float32,
+    quantize: Quantize | None = None,
+    mesh: Mesh | None = None,
 ) -> Model:
     """The model in a Hugging Face folder; an adapter's folder also loads the base that it names."""
     name = name or str(folder)
     if not (folder / adapter.CONFIG).is_file():
-        return load_full(folder, name=name, dtype=dtype, quantize=quantize)
+        return load_full(folder, name=name, dtype=dtype, quantize=quantize, mesh=mesh)
     base_name = adapter.base_of(folder)
     try:
-        base = load_model(base_name, dtype=dtype, quantize=quantize)
+        base = load_model(base_name, dtype=dtype, quantize=quantize, mesh=mesh)
     except NotFound as error:
         raise NotFound(f"{folder}: needs the base model it was trained on: {error}") from error
     return adapter.load_adapter(folder, base, name=name)

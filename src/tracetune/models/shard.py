@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
 # Rows of a batch are divided over these.
@@ -25,7 +25,7 @@ _RULES: Mapping[str, tuple[str | None, ...]] = {
 Read = Callable[[tuple[slice, ...]], np.ndarray]
 
 
-def spec_of(path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def spec_of(path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The axes of a leaf, found by the names on its way: of weights, of an adapter's pairs, of optimizer state alike.
 
     >>> mesh = jax.make_mesh((1, 1), ("fsdp", "tp"))

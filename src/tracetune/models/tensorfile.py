@@ -35,15 +35,19 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     handle: Any
 
-    def read(self) -> np.ndarray:
-        """The values in their stored type. Raises InputError for a quantised type, Corrupt for NaN or infinity."""
-        code = self.handle.get_slice(self.name).get_dtype()
+    def read(self, place: tuple[slice, ...] | None = None) -> np.ndarray:
+        """The values in their stored type, of `place` alone where one is given, which touches only its bytes.
+
+        Raises InputError for a quantised type, Corrupt for NaN or infinity.
+        """
+        stored = self.handle.get_slice(self.name)
+        code = stored.get_dtype()
         if code not in _DTYPES:
             raise InputError(
                 f"{self.path}: tensor {self.name} must be one of {', '.join(_DTYPES)}, got {code}; "
                 "use the checkpoint that is not quantised"
             )
-        array = self.handle.get_tensor(self.name)
+        array = self.handle.get_tensor(self.name) if place is None else stored[place]
         if not np.isfinite(array).all():
             raise Corrupt(f"{self.path}: tensor {self.name} holds NaN or infinity; download or save the file again")
         return array
@@ -63,15 +67,17 @@ def open_tensors(folder: Path, stem: str) -> Iterator[Mapping[str, StoredTensor]
             return
         placed = read_index(index)
         found: dict[str, StoredTensor] = {}
+        astray: set[str] = set()
         for shard in sorted(set(placed.values())):
-            found |= _open_file(stack, folder / shard)
-        astray = sorted(
-            name
-            for name in placed.keys() | found.keys()
-            if name not in found or found[name].path.name != placed.get(name)
-        )
+            opened = _open_file(stack, folder / shard)
+            # A tensor is in the file that the index names for it, and in no other.
+            astray |= {name for name in opened if placed.get(name) != shard}
+            found |= opened
+        astray |= placed.keys() - found.keys()
         if astray:
-            raise InputError(f"{index}: differs from its shards in {', '.join(astray[:5])}; download the model again")
+            raise InputError(
+                f"{index}: differs from its shards in {', '.join(sorted(astray)[:5])}; download the model again"
+            )
         yield found
 
 

@@ -4,6 +4,7 @@ torch stores a Linear as [out, in]; ours are [in, out], stacked over layers on a
 multimodal checkpoint is read; its vision tower is left out. L layers.
 """
 
+import gc
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.tree_util import DictKey
 
 from tracetune.core.errors import InputError
 from tracetune.models.arch import Arch
+from tracetune.models.model import Digest
+from tracetune.models.shard import read_onto, spec_of
 from tracetune.models.tensorfile import StoredTensor, TensorSpec, open_tensors, write_tensors
 from tracetune.models.transformer import init_params
 
@@ -90,8 +95,35 @@ def load_params(folder: Path, arch: Arch, *, dtype: Any = jnp.float32) -> Any:
     params: dict[str, Any] = {"layers": {}}
     for slot, array in iter_params(folder, arch, dtype=dtype):
         branch = params["layers"] if slot.stacked else params
-        branch[slot.path[-1]] = jnp.asarray(array)
+        branch[slot.path[-1]] = jnp.asarray(array).block_until_ready()
+        # JAX lets go of the host's copy when Python collects garbage: before the next one is made.
+        del array
+        gc.collect(0)
     return params
+
+
+def place_params(folder: Path, arch: Arch, mesh: Mesh, *, dtype: Any = jnp.float32, told: Digest) -> Any:
+    """The parameters in a model folder, read straight to where they lie on `mesh`: no process holds more of one than
+    its devices do, and a layer. Everything is told to `told`, in its order. Raises as `load_params`."""
+    params: dict[str, Any] = {"layers": {}}
+    with open_params(folder, arch) as tensors:
+        for slot in sorted(slots(arch), key=lambda slot: slot.name):
+            told.begin(slot.name, slot.shape)
+            for name in slot.names:
+                told.add(slot.convert(tensors[name].read()).astype(dtype))
+            path = tuple(DictKey(key) for key in slot.path)
+            sharding = NamedSharding(mesh, spec_of(path, slot.shape, mesh))
+            branch = params["layers"] if slot.stacked else params
+            branch[slot.path[-1]] = read_onto(slot.shape, sharding, partial(_read_place, slot, tensors, dtype))
+    return params
+
+
+def _read_place(slot: Slot, tensors: Mapping[str, StoredTensor], dtype: Any, place: tuple[slice, ...]) -> np.ndarray:
+    """Some of one parameter, out of the tensors that fill it."""
+    names, inner = (slot.names[place[0]], place[1:]) if slot.stacked else (slot.names, place)
+    stored = inner[::-1] if slot.transposed else inner
+    parts = [slot.convert(tensors[name].read(stored)).astype(dtype) for name in names]
+    return np.stack(parts) if slot.stacked else parts[0]
 
 
 def iter_params(folder: Path, arch: Arch, *, dtype: Any = np.float32) -> Iterator[tuple[Slot, np.ndarray]]:
@@ -104,6 +136,7 @@ def iter_params(folder: Path, arch: Arch, *, dtype: Any = np.float32) -> Iterato
                 place, stored = array[layer] if slot.stacked else array, slot.convert(tensors[name].read())
                 np.copyto(place, stored, casting="unsafe")
             yield slot, array
+            del array, place, stored
 
 
 @contextmanager
