@@ -54,8 +54,9 @@ class Digest:
         self._sha256.update(canonical_json([name, shape]))
 
     def add(self, values: np.ndarray) -> None:
-        """The leaf's next values, as little-endian float32."""
-        self._sha256.update(np.ascontiguousarray(values, "<f4").reshape(-1).data.cast("B"))
+        """The leaf's next values, as little-endian float32; only a part is in memory as such."""
+        for part in values if values.ndim > 1 else (values,):
+            self._sha256.update(np.ascontiguousarray(part, "<f4").reshape(-1).data.cast("B"))
 
     def hexdigest(self) -> str:
         """Of everything told so far."""

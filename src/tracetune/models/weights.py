@@ -130,13 +130,15 @@ def iter_params(folder: Path, arch: Arch, *, dtype: Any = np.float32) -> Iterato
     """Each parameter of a model folder by sorted name, as `dtype`; only one is in memory at a time."""
     with open_params(folder, arch) as tensors:
         for slot in sorted(slots(arch), key=lambda slot: slot.name):
-            array = np.empty(slot.shape, dtype)
-            for layer, name in enumerate(slot.names):
-                # Rounding to a narrower type is what was asked for.
-                place, stored = array[layer] if slot.stacked else array, slot.convert(tensors[name].read())
-                np.copyto(place, stored, casting="unsafe")
-            yield slot, array
-            del array, place, stored
+            yield slot, _fill(slot, tensors, dtype)
+
+
+def _fill(slot: Slot, tensors: Mapping[str, StoredTensor], dtype: Any) -> np.ndarray:
+    array = np.empty(slot.shape, dtype)
+    for layer, name in enumerate(slot.names):
+        # Rounding to a narrower type is what was asked for.
+        np.copyto(array[layer] if slot.stacked else array, slot.convert(tensors[name].read()), casting="unsafe")
+    return array
 
 
 @contextmanager
