@@ -22,6 +22,7 @@ from tracetune.engine.plan import (
     Phase,
     Program,
     Update,
+    abstract_frozen,
     abstract_params,
     bounds,
     num_bytes,
@@ -131,14 +132,15 @@ def _policy_phases(config: GrpoConfig, arch: Arch, update: Update, longest: int 
     found = [*sampling, Phase("update", reference, program)]
     if config.grpo.beta:
         scorer = scorer_program(update, temperature=config.generation.temperature)
-        weights = num_bytes(abstract_params(arch, update.dtype if config.model.lora else None))
+        lora = config.model.lora
+        weights = num_bytes(abstract_frozen(arch, lora, update.dtype) if lora else abstract_params(arch))
         found.append(Phase("log-probs of the reference", _held(config, arch, update.dtype) - weights, scorer))
     return found
 
 
 def _held(config: GrpoConfig, arch: Arch, dtype: Any = None) -> int:
     """What lies in memory while a policy samples: weights, the optimizer's state, the reference."""
-    frozen = num_bytes(abstract_params(arch, dtype)) if config.model.lora else 0
+    frozen = num_bytes(abstract_frozen(arch, config.model.lora, dtype))
     trained = 4 * update_of(config, arch, dtype=dtype).num_trained
     copies = 1 if config.optimizer.offload and jax.default_backend() != "cpu" else 3
     reference = trained if config.grpo.beta and config.model.lora is None else 0
@@ -190,32 +192,55 @@ def first_change(config: Config, arch: Arch, limit: Room) -> Change | None:
 
 
 def changes(config: Config) -> Iterator[Change]:
-    """Settings to try, those first that train the same: smaller passes, remat, offload; then LoRA, shorter rows, and
-    more devices."""
-    yield from _one_by_one(config, True)
+    """Settings to try, those first that train the same: smaller passes, remat, offload; then LoRA, a base of four bits,
+    shorter rows or fewer prompts, and more devices."""
+    yield from _upon_each_other(Change("", config, True))
+    lowest = _last(Change("", config, True))
     if config.model.lora is None:
-        key = "model.lora.r=16" if isinstance(config, SftConfig) else "model.lora_rank=16"
-        adapted = replace(config, model=replace(config.model, lora=LoraSettings()))
-        yield Change(key, adapted, False)
-        yield from (each._replace(words=f"{key} {each.words}", same=False) for each in _one_by_one(adapted, False))
-    *_, (words, lowest, _) = [Change("", config, True), *_one_by_one(config, True)]
-    yield from (each._replace(words=f"{words} {each.words}".strip()) for each in _shorter(lowest))
+        adapted = _with_lora(config, "model.lora.r=16", "model.lora_rank=16", LoraSettings())
+        yield adapted
+        yield from _upon_each_other(adapted)
+        lowest = _last(adapted)
+    if (lora := lowest.config.model.lora).quantize is None:
+        four = _with_lora(
+            lowest.config, "model.lora.quantize=nf4", "model.lora_quantize=nf4", replace(lora, quantize="nf4")
+        )
+        lowest = four._replace(words=_joined(lowest.words, four.words))
+        yield lowest
+    for words, shorter in _shorter(lowest.config):
+        yield Change(_joined(lowest.words, words), shorter, False)
     for devices in (2**power for power in range(1, int(math.log2(_MOST_DEVICES)) + 1)):
         mesh = MeshSettings(shape=(devices, 1), axes=("fsdp", "tp"))
-        wider = replace(lowest, model=replace(lowest.model, mesh=mesh))
-        yield Change(f"model.mesh_shape=[[{devices},1],[fsdp,tp]] {words}".strip(), wider, True)
+        wider = _train(replace(config, model=replace(config.model, mesh=mesh)), gradient_checkpointing=True)
+        words = f"model.mesh_shape=[[{devices},1],[fsdp,tp]] training.gradient_checkpointing=true"
+        if not isinstance(config, SftConfig) or config.training.batch_size % devices == 0:
+            yield Change(words, wider, True)
 
 
-def _one_by_one(config: Config, same: bool) -> Iterator[Change]:
-    """Each change upon those before it."""
-    words: list[str] = []
-    for word, change in (*_smaller_passes(config), *_slower(config)):
-        config = change(config)
-        if word.startswith(("training.batch_size", "training.micro_batch_size")):
-            words = [word]
-        else:
-            words.append(word)
-        yield Change(" ".join(words), config, same)
+def _with_lora(config: Config, supervised: str, policy: str, lora: LoraSettings) -> Change:
+    words = supervised if isinstance(config, SftConfig) else policy
+    return Change(words, replace(config, model=replace(config.model, lora=lora)), False)
+
+
+def _upon_each_other(start: Change) -> Iterator[Change]:
+    """Smaller passes, remat and offload, each upon those before it."""
+    batch, config = "", start.config
+    others: list[str] = []
+    for words, change in _smaller_passes(config):
+        batch, config = words, change(config)
+        yield Change(_joined(start.words, batch), config, start.same)
+    for words, change in _slower(config):
+        others, config = [*others, words], change(config)
+        yield Change(_joined(start.words, batch, *others), config, start.same)
+
+
+def _joined(*words: str) -> str:
+    return " ".join(filter(None, words))
+
+
+def _last(start: Change) -> Change:
+    *_, last = (start, *_upon_each_other(start))
+    return last
 
 
 def _smaller_passes(config: Config) -> Iterator[tuple[str, Any]]:
@@ -240,16 +265,14 @@ def _train(config: Config, **values: Any) -> Any:
     return replace(config, training=replace(config.training, **values))
 
 
-def _shorter(config: Config) -> Iterator[Change]:
+def _shorter(config: Config) -> Iterator[tuple[str, Any]]:
     if isinstance(config, SftConfig):
         length = config.model.max_length // 2
         while length >= _SHORTEST:
-            yield Change(
-                f"model.max_length={length}", replace(config, model=replace(config.model, max_length=length)), False
-            )
+            yield f"model.max_length={length}", replace(config, model=replace(config.model, max_length=length))
             length //= 2
         return
     prompts = config.training.micro_batch_size // 2
     while prompts >= 1:
-        yield Change(f"training.micro_batch_size={prompts}", _train(config, micro_batch_size=prompts), False)
+        yield f"training.micro_batch_size={prompts}", _train(config, micro_batch_size=prompts)
         prompts //= 2

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetune.config.schema import LoraSettings, OptimizerSettings, Remat
+from tracetune.config.schema import LoraSettings, OptimizerSettings, Quantize, Remat
 from tracetune.engine.offload import resting
 from tracetune.engine.optimizer import Optimizer, make_optimizer
 from tracetune.engine.policy import make_scorer
@@ -24,6 +24,7 @@ from tracetune.models.arch import Arch
 from tracetune.models.attention import Stem
 from tracetune.models.lora import init_lora
 from tracetune.models.precision import in_dtype
+from tracetune.models.quant import quantize_params
 from tracetune.models.transformer import init_params
 
 # A step holds fewer copies than this of what it trains: weights, two moments, gradients, and these again on the way.
@@ -110,7 +111,7 @@ def scorer_program(update: Update, *, temperature: float) -> Program:
 
 
 def _scorer_at(update: Update, temperature: float, arch: Arch) -> Program:
-    weights = abstract_params(arch, update.dtype if update.lora else None)
+    weights = abstract_params(arch) if update.lora is None else abstract_frozen(arch, update.lora, update.dtype)
     score: Any = make_scorer(arch, temperature=temperature, dtype=update.dtype)
     return analyse(score.lower(weights, None, abstract_stack(update.shape, grouped=True)).compile())
 
@@ -159,9 +160,18 @@ def step_of(update: Update, arch: Arch, optimizer: Optimizer) -> TrainStep:
     )
 
 
-def abstract_params(arch: Arch, dtype: Any = None) -> Any:
-    """Shapes of the weights; None is float32."""
-    return jax.eval_shape(lambda key: in_dtype(init_params(key, arch), dtype), jax.random.key(0))
+def abstract_params(arch: Arch, dtype: Any = None, quantize: Quantize | None = None) -> Any:
+    """Shapes of the weights, held as `dtype` (None: float32), their projections as `quantize` says."""
+
+    def make(key: jax.Array) -> Any:
+        return in_dtype(quantize_params(init_params(key, arch), quantize), dtype)
+
+    return jax.eval_shape(make, jax.random.key(0))
+
+
+def abstract_frozen(arch: Arch, lora: LoraSettings | None, dtype: Any) -> Any:
+    """Shapes of what lies unchanged under an adapter; None in full training."""
+    return None if lora is None else abstract_params(arch, dtype, lora.quantize)
 
 
 def abstract_trained(arch: Arch, lora: LoraSettings | None) -> Any:
@@ -177,7 +187,7 @@ def abstract_weights(arch: Arch, optimizer: Optimizer, lora: LoraSettings | None
     opt_state = jax.eval_shape(optimizer.init, trained)
     count: Any = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(count, trained, resting(opt_state) if optimizer.offload else opt_state)
-    return state, None if lora is None else abstract_params(arch, dtype)
+    return state, abstract_frozen(arch, lora, dtype)
 
 
 def abstract_stack(shape: Sequence[int], *, grouped: bool = False, referred: bool = False) -> Stack:
@@ -194,7 +204,7 @@ def abstract_stack(shape: Sequence[int], *, grouped: bool = False, referred: boo
 def bounds(update: Update) -> tuple[int, int]:
     """Bytes that a step surely needs, and that it surely stays below, without compiling anything."""
     trained = 4 * update.num_trained
-    frozen = num_bytes(abstract_params(update.arch, update.dtype)) if update.lora else 0
+    frozen = num_bytes(abstract_frozen(update.arch, update.lora, update.dtype))
     moments = 0 if update.optimizer.offload and jax.default_backend() != "cpu" else 2 * trained
     return frozen + 2 * trained + moments, 2 * frozen + _MOST_COPIES * trained + _most_activations(update)
 

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetune.config.schema import LoraSettings
-from tracetune.engine.plan import Phase, Program, abstract_params, abstract_trained, analyse, num_bytes, over_layers
+from tracetune.engine.plan import (
+    Phase,
+    Program,
+    abstract_frozen,
+    abstract_params,
+    abstract_trained,
+    analyse,
+    num_bytes,
+    over_layers,
+)
 from tracetune.engine.sampler import PREFILL_TOKENS
 from tracetune.models import cache, decode
 from tracetune.models.arch import Arch
@@ -58,7 +67,7 @@ def rollout_phases(rollout: Rollout, *, beside: int) -> list[Phase]:
     decoder, kept = _decoder(rollout, rollout.arch), _cache(rollout, rollout.arch)
     # A program's arguments hold the tables too, which are the run's own.
     shared = num_bytes(decoder.top) if _shares_tables(rollout) else 0
-    merged = num_bytes(abstract_params(rollout.arch)["layers"]) if rollout.lora and _is_float32(rollout) else 0
+    merged = num_bytes(abstract_params(rollout.arch)["layers"]) if _is_merged(rollout) else 0
     prefill, chunk = (
         over_layers(rollout.arch, partial(program, rollout), exact=False) for program in (_prefill_at, _chunk_at)
     )
@@ -76,6 +85,11 @@ def _is_float32(rollout: Rollout) -> bool:
     return (rollout.dtype or jnp.float32) == jnp.float32
 
 
+def _is_merged(rollout: Rollout) -> bool:
+    """Whether the adapter is folded into a copy of the weights, as the sampler does in float32."""
+    return rollout.lora is not None and rollout.lora.quantize is None and _is_float32(rollout)
+
+
 def _shares_tables(rollout: Rollout) -> bool:
     """Whether decoding reads the embedding where training has it: not when it is held in another type."""
     return rollout.lora is not None or _is_float32(rollout)
@@ -89,9 +103,8 @@ def _doubled(num_tokens: int) -> int:
 
 
 def _decoder(rollout: Rollout, arch: Arch) -> decode.Decoder:
-    params = abstract_params(arch, rollout.dtype if rollout.lora else None)
-    beside = rollout.lora is not None and not _is_float32(rollout)
-    lora = abstract_trained(arch, rollout.lora) if beside else None
+    params = abstract_frozen(arch, rollout.lora, rollout.dtype) if rollout.lora else abstract_params(arch)
+    lora = abstract_trained(arch, rollout.lora) if rollout.lora and not _is_merged(rollout) else None
     return jax.eval_shape(partial(decode.split_layers, arch=arch, dtype=rollout.dtype), params, lora, 1.0)
 
 
@@ -127,6 +140,6 @@ def rollout_bounds(rollout: Rollout) -> tuple[int, int]:
     widths = 8 * (arch.hidden_size + arch.mlp_size + arch.num_heads * arch.head_size)
     scores = 4 * rollout.num_slots * arch.num_heads * (rollout.room + rollout.said_room + 2 * cache.CHUNK)
     at_work = 12 * logits + 4 * prompts * (widths + arch.num_heads * prompts) + 8 * scores
-    merged = num_bytes(abstract_params(arch)["layers"]) if rollout.lora else 0
+    merged = num_bytes(abstract_params(arch)["layers"]) if _is_merged(rollout) else 0
     low = num_bytes(decoder.layers) + kept
     return low, low + num_bytes(decoder.top) + merged + 3 * kept + at_work
