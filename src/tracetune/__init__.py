@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tracetune.app.grpo import run_grpo
     from tracetune.app.grpo_evaluate import evaluate_checkpoint
     from tracetune.app.ingest import ingest, make_traces
+    from tracetune.app.plan import plan
     from tracetune.app.report import report
     from tracetune.app.reproduce import reproduce
     from tracetune.app.score import score
@@ -48,6 +49,7 @@ _HOMES = {
     "load_sft_config": "config.resolve",
     "make_traces": "app.ingest",
     "open_dataset": "app.datasets",
+    "plan": "app.plan",
     "register_evalset": "app.datasets",
     "report": "app.report",
     "reproduce": "app.reproduce",
@@ -73,6 +75,7 @@ __all__ = [
     "load_sft_config",
     "make_traces",
     "open_dataset",
+    "plan",
     "register_evalset",
     "report",
     "reproduce",
