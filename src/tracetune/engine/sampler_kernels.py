@@ -30,7 +30,8 @@ class Kernels(NamedTuple):
 
 def kernels_for(params: Any) -> Kernels:
     """The kernels for weights where they lie."""
-    sharding = jax.tree.leaves(params)[0].sharding
+    first = jax.tree.leaves(params)[0]
+    sharding = first.sharding if isinstance(first, jax.Array) else None
     return _on(sharding.mesh) if isinstance(sharding, NamedSharding) else Kernels()
 
 
