@@ -1,7 +1,7 @@
 from tests.postgres import Server
 
 from tracetune.app.database import upgrade_database
-from tracetune.app.doctor import database, disk, doctor, packages
+from tracetune.app.doctor import database, disk, doctor, packages, unused_accelerators
 from tracetune.store.open import open_store
 
 
@@ -17,6 +17,15 @@ def test_a_full_disk_is_a_problem_with_its_cure(tmp_path):
     assert "TRACETUNE_HOME" in space.fix
     space, _ = disk(tmp_path, min_free_gib=1e-9)
     assert space.status == "ok"
+
+
+def test_an_accelerator_that_jax_cannot_use_is_a_problem_with_its_install_command(tmp_path):
+    assert not list(unused_accelerators(False, tmp_path))
+    (gpu,) = unused_accelerators(True, tmp_path)
+    assert (gpu.status, gpu.fix) == ("problem", 'pip install "tracetune[cuda]"')
+    (tmp_path / "accel0").touch()
+    (tpu,) = unused_accelerators(False, tmp_path)
+    assert (tpu.status, tpu.fix) == ("problem", 'pip install "tracetune[tpu]"')
 
 
 def test_a_missing_package_is_a_problem_with_its_install_command():

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
+from tracetune.app.compile_cache import use_compile_cache
 from tracetune.core.errors import InputError, TracetuneError
 from tracetune.core.home import home_folder
 from tracetune.core.values import Message
@@ -71,6 +72,7 @@ def _chat(question: Mapping[str, Any]) -> dict[str, Any]:
 def _model(name: str) -> "Model":
     from tracetune.models.load import load_model
 
+    use_compile_cache()
     return load_model(name)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
@@ -33,7 +33,16 @@ class Finding:
 
 def doctor(home: Path | None = None) -> list[Finding]:
     """Look at Python, packages, devices, disk, database and keys; no network, nothing written."""
-    machine = (_python(), packages(requires("tracetune") or []), _devices(), _extras(), _sqlite(), _git(), _hub())
+    machine = (
+        _python(),
+        packages(requires("tracetune") or []),
+        _devices(),
+        _compile_cache(),
+        _extras(),
+        _sqlite(),
+        _git(),
+        _hub(),
+    )
     records = (database(home), disk(home_folder(home)))
     return [finding for check in (*machine, *records) for finding in check]
 
@@ -64,11 +73,48 @@ def _devices() -> Iterator[Finding]:
     import jax
 
     devices = jax.devices()
+    first = devices[0]
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
-    yield Finding("devices", "ok", f"{len(devices)} × {devices[0].platform} ({kinds})")
+    yield Finding("devices", "ok", f"{len(devices)} × {first.platform} ({kinds}){_memory(first)}")
     yield Finding("cpu cores", "ok", str(os.cpu_count()))
-    if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):
-        yield Finding("gpu", "problem", "a GPU is here but JAX cannot use it", 'pip install "jax[cuda13]>=0.10,<0.11"')
+    if first.platform == "cpu":
+        yield from unused_accelerators(shutil.which("nvidia-smi") is not None, Path("/dev"))
+    else:
+        yield from _attention()
+
+
+def _memory(device: Any) -> str:
+    """What the device lets JAX use; nothing where it does not say."""
+    told = device.memory_stats() or {}
+    return f", {told['bytes_limit'] / 2**30:.1f} GiB each" if "bytes_limit" in told else ""
+
+
+def unused_accelerators(has_nvidia: bool, dev: Path) -> Iterator[Finding]:
+    """An accelerator of this machine that JAX, which found only the CPU, cannot use."""
+    if has_nvidia:
+        yield Finding("gpu", "problem", "a GPU is here but JAX cannot use it", 'pip install "tracetune[cuda]"')
+    if any(dev.glob("accel[0-9]*")):
+        yield Finding("tpu", "problem", "a TPU is here but JAX cannot use it", 'pip install "tracetune[tpu]"')
+
+
+def _attention() -> Iterator[Finding]:
+    """The way that full heads of 128 take, found by a check on the device."""
+    from tracetune.models.attention_ways import Ask, way_of, ways_told
+
+    way_of(Ask(128, "bfloat16", has_window=False, softcap=None, has_stem=False))
+    yield Finding("attention", "ok", "; ".join(ways_told()))
+
+
+def _compile_cache() -> Iterator[Finding]:
+    """Where compiled programs are kept."""
+    from tracetune.app.compile_cache import SETTING, cache_folder
+
+    try:
+        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder()
+    except TracetuneError as error:
+        yield Finding("compiled programs", "problem", str(error), f"set {SETTING} to off or an absolute folder")
+        return
+    yield Finding("compiled programs", "ok", f"kept in {folder}" if folder else f"not kept, {SETTING} is off")
 
 
 def _extras() -> Iterator[Finding]:

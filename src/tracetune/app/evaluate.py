@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.datasets import register_evalset
 from tracetune.app.runs import read_manifest
 from tracetune.app.training_data import instruct_prompt
@@ -94,6 +95,7 @@ def measure(
     prompting = prompting_of(model_name, output, say=say)
     if settings.system_instruction is not None:
         prompting = prompting._replace(system_instruction=settings.system_instruction)
+    use_compile_cache()
     model = load_model(prompting.base_model if model_name == BASE else model_name)
     if model_name == BASE:
         say(f"base is {model.name}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tracetune.app import rows
+from tracetune.app.compile_cache import use_compile_cache
 from tracetune.core.values import Message
 from tracetune.engine.sampler import Sampling
 from tracetune.engine.sampler import generate as complete
@@ -34,6 +35,7 @@ def generate(
     "error" and its reason in `error`. Raises InputError naming file and line for a row that cannot be read.
     """
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    use_compile_cache()
     model = load_model(model_name)
     asked = list(rows.read_objects(path))
     prompts = [_prompt(row, model.tokenizer) for row in asked]

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 from jax.sharding import Mesh
 
 from tracetune.app.backend_choice import backend_facts, check_backend_model, require_backend
+from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.grpo_problems import PromptSets, make_prompts, read_problems
 from tracetune.app.manifest import (
     begin_manifest,
@@ -111,6 +112,7 @@ def run_grpo(
     rewards = load_rewards(config.rewards)
     check_memory(config)
     quantize = config.model.lora.quantize if config.model.lora else None
+    use_compile_cache()
     model = load_model(config.model.name, quantize=quantize, mesh=mesh)
     check_backend_model(config, model)
     prompts = make_prompts(config, problems, model.tokenizer, notes.append)

@@ -10,6 +10,7 @@ from typing import NamedTuple, TextIO
 import jax
 from omegaconf import OmegaConf
 
+from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.grpo import POINTER
 from tracetune.app.grpo_problems import make_prompts, read_problems
 from tracetune.app.runs import RunFolder
@@ -126,6 +127,7 @@ def _config_of(run: RunFolder) -> GrpoConfig:
 
 
 def _load(place: _Place, config: GrpoConfig) -> Model:
+    use_compile_cache()
     if place.checkpoint is None:
         return load_model(str(place.run.final))
     model = with_adapter(load_model(config.model.name), config.model.lora, seed=config.seed)

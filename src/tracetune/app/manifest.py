@@ -78,8 +78,17 @@ def end_session(path: Path, manifest: dict[str, Any], *, status: str, reason: st
     durations = manifest["durations"]
     durations["total_seconds"] = round(durations["total_seconds"] + seconds, 3)
     manifest |= {"status": status, "exit_reason": reason, "ended_at": utc_now()}
-    manifest["sessions"][-1] |= {"ended_at": utc_now(), "status": status}
+    manifest["sessions"][-1] |= {"ended_at": utc_now(), "status": status, **_computing()}
     write_manifest(path, manifest)
+
+
+def _computing() -> dict[str, Any]:
+    """What this process has compiled, and on an accelerator which way attention took and why."""
+    from tracetune.app.compile_cache import compiled_so_far
+    from tracetune.models.attention import ways_told
+
+    ways = ways_told()
+    return {"compiled": compiled_so_far().told()} | ({"attention": ways} if ways else {})
 
 
 def first_input_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

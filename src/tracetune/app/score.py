@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tracetune.app import rows
+from tracetune.app.compile_cache import use_compile_cache
 from tracetune.core.errors import InputError
 from tracetune.data.render import render
 from tracetune.engine.scoring import check_sequence, score_tokens
@@ -23,6 +24,7 @@ def score(
     `messages` is a whole conversation in the model's chat format; `token_ids` are taken as they are. Raises
     InputError naming file and line.
     """
+    use_compile_cache()
     model = load_model(model_name)
     sequences = []
     for row in rows.read_objects(path):

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 from jax.sharding import Mesh
 
 from tracetune.app.backend_choice import backend_facts, check_backend_model, require_backend
+from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.followers import own_folder, own_stream, settle_stop
 from tracetune.app.manifest import (
     begin_manifest,
@@ -129,6 +130,7 @@ def prepare(
     """Load the model, onto `mesh` where there is one, and tokenise every row; what a person should know is appended to
     `notes`."""
     quantize = config.model.lora.quantize if config.model.lora else None
+    use_compile_cache()
     model = load_model(config.model.name, quantize=quantize, mesh=mesh)
     check_backend_model(config, model)
     examples = tokenize(rows.rows, model.tokenizer, config, say=notes.append)

@@ -40,7 +40,8 @@ class LocalBackend(LocalState):
         mesh: Mesh | None = None,
     ) -> None:
         self._dtype = compute_dtype(config.model.dtype)
-        model = with_frozen(with_adapter(model, config.model.lora, seed=config.training.seed), self._dtype)
+        model = with_adapter(model, config.model.lora, seed=config.training.seed)
+        model = with_frozen(model, self._dtype, trains_adapter=model.lora is not None)
         optimizer = make_optimizer(config.optimizer, num_steps)
         super().__init__(model, optimizer, mesh)
         self._max_segment = max_segment

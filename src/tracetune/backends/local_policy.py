@@ -49,9 +49,11 @@ class LocalPolicy(LocalState):
     ) -> None:
         # The reference is what is trained beside, so it is held alike.
         model = on_mesh(quantized(model, config.model.lora.quantize if config.model.lora else None), mesh)
-        reference = _hold_reference(model, trains_adapter=config.model.lora is not None) if config.grpo.beta else None
         self._dtype = compute_dtype(config.model.dtype)
-        model = with_frozen(with_adapter(model, config.model.lora, seed=config.seed), self._dtype)
+        trains_adapter = config.model.lora is not None or model.lora is not None
+        model = with_frozen(model, self._dtype, trains_adapter=trains_adapter)
+        reference = _hold_reference(model, trains_adapter=config.model.lora is not None) if config.grpo.beta else None
+        model = with_adapter(model, config.model.lora, seed=config.seed)
         optimizer = make_optimizer(config.optimizer, num_steps)
         super().__init__(model, optimizer, mesh)
         self._grpo, self._generation = config.grpo, config.generation

@@ -110,9 +110,11 @@ def _begin(trained: Any, optimizer: Optimizer, mesh: Mesh | None) -> TrainState:
     return TrainState(put(jnp.zeros((), jnp.int32), mesh), trained, opt_state)
 
 
-def with_frozen(model: Model, dtype: Any) -> Model:
+def with_frozen(model: Model, dtype: Any, *, trains_adapter: bool) -> Model:
     """`model` as a step reads it: what an adapter is trained beside is held in `dtype`; trained weights stay."""
-    return model if model.lora is None else model._replace(params=_converted(model.params, dtype))
+    if dtype == jnp.float32 or not trains_adapter:
+        return model
+    return model._replace(params=_converted(model.params, dtype))
 
 
 _converted = jax.jit(in_dtype, static_argnums=1)

@@ -99,10 +99,8 @@ def _scores(q: jax.Array, k: jax.Array, rows: Any, keys: Any, how: _How) -> tupl
     return jnp.where(visible, scores, _HIDDEN), visible, slope
 
 
-def _forward_kernel(
-    q_ref: Any, k_ref: Any, v_ref: Any, lowest_ref: Any, starts_ref: Any, ends_ref: Any, first_ref: Any, out_ref: Any,
-    total_ref: Any, *, how: _How,
-) -> None:  # fmt: skip
+def _forward_kernel(*refs: Any, how: _How) -> None:
+    q_ref, k_ref, v_ref, lowest_ref, starts_ref, ends_ref, first_ref, out_ref, total_ref = refs
     block = pl.program_id(0)
     own = block * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
     q = q_ref[...]
@@ -126,10 +124,8 @@ def _forward_kernel(
     total_ref[...] = highest + jnp.log(total)
 
 
-def _d_query_kernel(
-    q_ref: Any, k_ref: Any, v_ref: Any, d_out_ref: Any, total_ref: Any, common_ref: Any, lowest_ref: Any,
-    starts_ref: Any, ends_ref: Any, first_ref: Any, d_q_ref: Any, *, how: _How,
-) -> None:  # fmt: skip
+def _d_query_kernel(*refs: Any, how: _How) -> None:
+    q_ref, k_ref, v_ref, d_out_ref, total_ref, common_ref, lowest_ref, starts_ref, ends_ref, first_ref, d_q_ref = refs
     block = pl.program_id(0)
     own = block * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
     q, d_out, total, common = q_ref[...], d_out_ref[...], total_ref[...], common_ref[...]
@@ -150,11 +146,10 @@ def _d_query_kernel(
     d_q_ref[...] = d_q.astype(d_q_ref.dtype)
 
 
-def _d_keys_kernel(
-    q_ref: Any, k_ref: Any, v_ref: Any, d_out_ref: Any, total_ref: Any, common_ref: Any, lowest_ref: Any,
-    starts_ref: Any, ends_ref: Any, last_ref: Any, d_k_ref: Any, d_v_ref: Any, *, how: _How,
-) -> None:  # fmt: skip
+def _d_keys_kernel(*refs: Any, how: _How) -> None:
     """One block of keys: over the strips of queries that see it, head after head of its group."""
+    q_ref, k_ref, v_ref, d_out_ref, total_ref, common_ref, lowest_ref, *rest = refs
+    starts_ref, ends_ref, last_ref, d_k_ref, d_v_ref = rest
     block = pl.program_id(0)
     keys = block * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
     k, v = k_ref[...], v_ref[...]

@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 # whole head for little arithmetic.
 _CHUNK_LOGITS = 1 << 22
 _MIN_CHUNK = 256
-# An accelerator keeps as many as its matrix units need to be busy: 256 MiB.
-_BLOCK_LOGITS = 1 << 26
+# An accelerator keeps as many as its matrix units need to be busy: 256 MiB of a whole vocabulary, half of that where
+# it is read in parts.
+_FITTING_LOGITS, _BLOCK_LOGITS = 1 << 26, 1 << 25
 _BLOCK_TOKENS = 4096
 _LANES = 128
 
@@ -99,7 +100,7 @@ def _choose(
     vocab, tokens = head_VD.shape[0], targets_BT.size
     if width is None and jax.default_backend() == "cpu":
         return _How(min(chunk or max(_CHUNK_LOGITS // vocab, _MIN_CHUNK), tokens), softcap)
-    fitting = max(_BLOCK_LOGITS // vocab // _LANES, 2) * _LANES
+    fitting = max(_FITTING_LOGITS // vocab // _LANES, 2) * _LANES
     size = min(chunk or _BLOCK_TOKENS, tokens)
     wide = width or max(_BLOCK_LOGITS // size // _LANES, 8) * _LANES
     return _How(min(chunk or fitting, tokens), softcap, blocks=(size, min(vocab, wide)))
