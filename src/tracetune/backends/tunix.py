@@ -14,7 +14,7 @@ from tracetune.backends.local_state import with_adapter
 from tracetune.backends.protocol import StepMetrics
 from tracetune.backends.tunix_models import library
 from tracetune.backends.tunix_settings import check_model_settings
-from tracetune.backends.tunix_state import Recorder, TunixState, plain_promotion
+from tracetune.backends.tunix_state import Recorder, TunixState, inside_tunix
 from tracetune.config.schema import SftConfig
 from tracetune.core.values import Batch
 from tracetune.engine.optimizer import make_optimizer
@@ -39,7 +39,7 @@ class TunixBackend(TunixState):
         settings = trainers.TrainingConfig(
             eval_every_n_steps=2**31, gradient_accumulation_steps=accumulate if accumulate > 1 else None
         )
-        with plain_promotion():
+        with inside_tunix():
             self.trainer = trainers.PeftTrainer(self.module, self.transformation, settings, self._recorder)
         self.trainer.with_loss_fn(_loss).with_gen_model_input_fn(lambda rows: {"rows": rows})
         # Called once a step, it must neither close itself nor pass over rows it believes to have seen.
@@ -50,7 +50,7 @@ class TunixBackend(TunixState):
         num_targets = sum(float(batch.weights_BT.sum()) for batch in batches)
         # Tunix averages over micro-batches; each is divided by its even share of the whole step's count.
         share = max(num_targets, 1.0) / len(batches)
-        with plain_promotion():
+        with inside_tunix():
             self.trainer.train([_rows(batch, share) for batch in batches])
             # It tells a step when the next one ends; it is asked to tell this one now.
             self.trainer._write_train_metrics()
@@ -63,7 +63,7 @@ class TunixBackend(TunixState):
     def eval_loss(self, batches: Sequence[Batch]) -> float:
         """The mean loss in nats over every target of `batches`."""
         num_targets = sum(float(batch.weights_BT.sum()) for batch in batches)
-        with plain_promotion():
+        with inside_tunix():
             _, evaluate = self.trainer.jit_train_and_eval_step(cache_nnx_graph=True)
             losses = [evaluate(_rows(batch, num_targets))[0] for batch in batches]
         return sum(float(loss) for loss in losses)

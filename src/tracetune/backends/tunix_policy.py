@@ -20,7 +20,7 @@ from tracetune.backends.protocol import PolicyMetrics
 from tracetune.backends.tunix_models import library
 from tracetune.backends.tunix_rollout import Rollout, Words, choose_pad
 from tracetune.backends.tunix_settings import check_model_settings
-from tracetune.backends.tunix_state import Recorder, TunixState, build_reference, plain_promotion
+from tracetune.backends.tunix_state import Recorder, TunixState, build_reference, inside_tunix
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.core.values import Completion
 from tracetune.data.pack_groups import Group
@@ -43,7 +43,7 @@ class TunixPolicy(TunixState):
         super().__init__(model, optimizer, remat=bool(vars(config.training).get("gradient_checkpointing", False)))
         self._config, self._schedule, self._last_step = config, optimizer.schedule, num_steps
         self._recorder = Recorder()
-        with plain_promotion():
+        with inside_tunix():
             held = build_reference(reference, self) if config.grpo.beta else None
             self._learner = self._make_learner(_make_cluster(self, held, config), config)
 
@@ -51,7 +51,7 @@ class TunixPolicy(TunixState):
         """The groups of `prompts`, drawn together: Tunix's sampler has one key, the first of them."""
         size = self._config.grpo.num_generations
         flat = [prompt for prompt in prompts for _ in range(size)]
-        with plain_promotion():
+        with inside_tunix():
             said = self._rollout.draw(flat, key=np.asarray(keys_PG2, np.uint32).reshape(-1, 2)[0])
         return [said[start : start + size] for start in range(0, len(said), size)]
 
@@ -60,7 +60,7 @@ class TunixPolicy(TunixState):
         rows = self._config.training.micro_batch_size * self._config.grpo.num_generations
         said: list[Completion] = []
         waiting = iter(prompts)
-        with plain_promotion():
+        with inside_tunix():
             while batch := list(islice(waiting, rows)):
                 # Filled up, so that every batch has one shape.
                 full = batch + [batch[0]] * (rows - len(batch))
@@ -78,7 +78,7 @@ class TunixPolicy(TunixState):
         told_rows += [(groups[0].prompt, (), 0.0)] * (rows - len(told_rows))
         self._rollout.hand_over(told_rows)
         names = np.array([str(place) for place in range(self._config.training.micro_batch_size)])
-        with plain_promotion():
+        with inside_tunix():
             self._learner.train([{"prompts": names}])
         steps = self._recorder.take()
         seconds = (time.perf_counter() - began) / max(len(steps), 1)
@@ -110,6 +110,8 @@ class TunixPolicy(TunixState):
     def _make_learner(self, cluster: Any, config: GrpoConfig) -> Any:
         grpo = library("tunix.rl.grpo.grpo_learner")
         self.trainer, self.module = cluster.actor_trainer, cluster.actor_trainer.model
+        # A second copy of the weights, which only its agents read.
+        cluster._anchor_policy_state = None
         self._rollout = cluster._rollout = Rollout(cluster.rollout, self._model.tokenizer, config.generation)
         cluster._rl_metrics_logger = self.trainer.metrics_logger = self._recorder
         # Its step count is the run's; without a last step of its own it draws no progress bar.

@@ -4,6 +4,7 @@ Weights and optimizer state are saved and exported in our own layout, so a check
 everything that reads one of a local run.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,10 +48,17 @@ class Recorder:
 
 
 @contextmanager
-def plain_promotion() -> Iterator[None]:
-    """Dtypes and ranks mix as JAX does by default, which Tunix's code counts on."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+def inside_tunix() -> Iterator[None]:
+    """Dtypes and ranks mix as JAX does by default, which Tunix's code counts on; its warnings are not shown: they tell
+    of meshes and TPUs that nobody asked for."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 class TunixState:
@@ -64,7 +72,7 @@ class TunixState:
     def __init__(self, model: Model, optimizer: Optimizer, *, remat: bool) -> None:
         self._nnx = library("flax.nnx")
         self._model, self._layout, self._num_steps = model, Layout(model.arch), 0
-        with plain_promotion():
+        with inside_tunix():
             self.base = _build(model, self._layout, remat=remat)
             self.module = self.base if model.lora is None else _adapted(self.base, model, self._layout)
         self.transformation = _in_our_layout(optimizer, self._ours, self._theirs)
@@ -91,7 +99,7 @@ class TunixState:
         if found is None:
             return None
         state = TrainState(*jax.tree.map(jnp.array, found.arrays))
-        with plain_promotion():
+        with inside_tunix():
             _fill(self.module, self._wrt, self._theirs(self._layout.join(state.params)))
             inner = {**self.opt_state, "inner": self._layout.join(state.opt_state)}
             held = self._nnx.as_pure(self.trainer.optimizer.opt_state)
@@ -109,7 +117,7 @@ class TunixState:
         return self._nnx.Param if self._model.lora is None else self._nnx.LoRAParam
 
     def _trained(self) -> Any:
-        with plain_promotion():
+        with inside_tunix():
             return self._ours(self._nnx.state(self.module, self._wrt))
 
     def _state(self) -> TrainState:
