@@ -18,6 +18,8 @@ from tracetune.models.hf import load_full, save_full
 from tracetune.models.model import Model
 
 CASES = ["qwen3_tied", "qwen3_untied", "gemma3", "qwen2", "llama3", "gemma", "gemma2"]
+# Stored in bfloat16, as published models are.
+CASES += ["gemma3_1b", "qwen2_untied", "llama3_plain", "llama32"]
 
 
 def edit_config(folder: Path, **changes) -> None:
@@ -84,6 +86,10 @@ def test_both_forms_of_the_config_mean_the_same_model(case, tmp_path, copy_case)
         ("gemma3", {"sliding_window_pattern": 4}),
         ("gemma3", {"rms_norm_eps": 1e-2}),
         ("llama3", {"rope_scaling": None}),
+        ("llama32", {"rope_theta": 1e4}),
+        ("llama3_plain", {"rms_norm_eps": 1e-2}),
+        ("qwen2_untied", {"use_sliding_window": False}),
+        ("qwen2_untied", {"max_window_layers": 2}),
         ("qwen3_tied", {"rope_theta": 2e6}),
         ("gemma2", {"attn_logit_softcapping": None}),
         ("gemma2", {"final_logit_softcapping": None}),
