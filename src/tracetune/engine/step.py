@@ -23,6 +23,7 @@ from tracetune.engine.optimizer import Optimizer
 from tracetune.models.arch import Arch
 from tracetune.models.attention import Stem
 from tracetune.models.head import weighted_logprob
+from tracetune.models.quant import is_quantized
 from tracetune.models.shard import constrain, whole_rows
 from tracetune.models.transformer import Params, forward, head_weights
 from tracetune.objectives.grpo import Counts
@@ -202,9 +203,9 @@ def run_forward(
     remat: Remat = False,
     dtype: Any = None,
 ) -> Float[Array, "B T D"]:
-    """Hidden states of one pass; on a CPU layers are written out while that compiles within seconds, but for `remat`:
-    out of a loop XLA would compute all layers again at once."""
-    unroll = remat is False and written_out(arch, micro.tokens_ABT.shape[-1])
+    """Hidden states of one pass; on a CPU layers are written out while that compiles within seconds, but for `remat`
+    and quantised weights: out of a loop XLA would compute all layers again, or unpack them all, at once."""
+    unroll = remat is False and not is_quantized(params) and written_out(arch, micro.tokens_ABT.shape[-1])
     return forward(
         params,
         arch,
