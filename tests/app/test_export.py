@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tracetune.core.errors import Conflict, Corrupt, InputError, NotFound, Unava
 from tracetune.core.results import EvalItem, EvalResult
 from tracetune.core.values import Score
 from tracetune.evals.records import write_result
-from tracetune.models.load import load_folder, merge_adapter
+from tracetune.models.load import load_folder, merge_adapter, save_folder
 from tracetune.models.seal import verify_folder
 from tracetune.models.tiny import tiny_model
 
@@ -159,12 +160,25 @@ def test_the_card_tells_data_settings_and_results_with_their_interval(lora_run, 
 def test_the_hub_reads_the_card(lora_run, tmp_path):
     evaluation(lora_run / "eval_after.jsonl", str(lora_run), 60, 100)
     export_model(str(lora_run), tmp_path / "tutor")
-    card = ModelCard.load(tmp_path / "tutor" / "README.md")
-    assert (card.data.license, card.data.library_name) == ("unknown", "peft")
-    assert card.data.pipeline_tag == "text-generation"
-    assert card.data.tags == ["tracetune", "sft", "lora"]
-    (result,) = card.data.eval_results
-    assert (result.metric_type, result.metric_value) == ("accuracy", 0.6)
+    told = ModelCard.load(tmp_path / "tutor" / "README.md").data.to_dict()
+    assert (told["license"], told["library_name"]) == ("unknown", "peft")
+    assert told["pipeline_tag"] == "text-generation"
+    assert told["tags"] == ["tracetune", "sft", "lora"]
+    (metric,) = told["model-index"][0]["results"][0]["metrics"]
+    assert (metric["type"], metric["value"]) == ("accuracy", 0.6)
+
+
+def test_an_adapter_over_a_quantised_base_is_merged_into_the_whole_one_and_the_card_says_so(runs, tmp_path):
+    trained = load_folder(runs["lora"] / "checkpoint-final")
+    assert trained.lora_settings is not None
+    save_folder(trained._replace(lora_settings=replace(trained.lora_settings, quantize="nf4")), tmp_path / "qlora")
+    for form in ("adapter", "merged"):
+        export_model(str(tmp_path / "qlora"), tmp_path / form, format=form)
+        assert "held as nf4" in (tmp_path / form / "README.md").read_text()
+    assert same(load_folder(tmp_path / "merged").params, merge_adapter(trained).params)
+    reread = load_folder(tmp_path / "adapter")
+    assert reread.lora_settings is not None
+    assert reread.lora_settings.quantize == "nf4"
 
 
 def test_the_licence_of_a_base_that_tells_it_is_passed_on(small_model, tmp_path):
