@@ -97,15 +97,15 @@ def hub() -> Iterator[str]:
         server.shutdown()
 
 
-def command(name: str, cache: Path, **environment: str) -> dict:
-    program = f"from tracetune.models.hub import locate; print(locate({name!r}))"
+def command(name: str, cache: Path, *, how: str = "", **environment: str) -> dict:
+    program = f"from tracetune.models.hub import locate; print(locate({name!r}{how}))"
     variables = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*", **environment}
     return {"args": [sys.executable, "-c", program], "env": variables}
 
 
-def locate(name: str, cache: Path, **environment: str) -> tuple[str, str]:
+def locate(name: str, cache: Path, *, how: str = "", **environment: str) -> tuple[str, str]:
     """Standard output and the last line of the traceback; huggingface_hub reads its environment once, at import."""
-    done = subprocess.run(**command(name, cache, **environment), capture_output=True, text=True, check=False)
+    done = subprocess.run(**command(name, cache, how=how, **environment), capture_output=True, text=True, check=False)
     lines = done.stderr.strip().splitlines()
     return done.stdout.strip(), lines[-1] if done.returncode else ""
 
@@ -134,6 +134,16 @@ def test_a_refusal_of_the_hub_says_what_to_do(name, kind, message, hub, tmp_path
     _, error = locate(name, tmp_path, HF_ENDPOINT=hub)
     assert error.startswith(f"tracetune.core.errors.{kind}: ")
     assert message in error
+
+
+@pytest.mark.slow
+def test_without_weights_nothing_large_is_downloaded(hub, tmp_path):
+    Hub.asked = []
+    folder, error = locate("qwen3:0.6b", tmp_path, how=", weights=False", HF_ENDPOINT=hub)
+    assert error == ""
+    assert [path.name for path in Path(folder).iterdir()] == ["config.json"]
+    assert Hub.asked == []
+    assert locate("qwen3:0.6b", tmp_path, how=", weights=False", HF_HUB_OFFLINE="1") == (folder, "")
 
 
 @pytest.mark.slow
