@@ -1,5 +1,6 @@
 """A policy on the local engine: its reference, what it compiles, and that sampler and trainer agree in every family."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -66,6 +67,22 @@ def test_sampler_and_trainer_agree_in_every_family(family, copy_case, tmp_path):
     (metrics,) = backend.update(groups_of(backend))
     assert metrics.num_targets >= 8
     assert metrics.gap_max < 1e-4
+
+
+@pytest.mark.slow
+def test_in_bfloat16_the_sampler_says_what_the_trainer_learns_from_and_small_changes_of_an_adapter_stay():
+    settings = config(lora=True)
+    backend = policy(small(), replace(settings, model=replace(settings.model, dtype="bfloat16")))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(backend.frozen)} == {"bfloat16", "float32"}
+    gaps = []
+    for _ in range(3):
+        (metrics,) = backend.update(groups_of(backend))
+        assert metrics.finite
+        gaps.append(metrics.gap_max)
+    # Logits of a few units, of eight bits each.
+    assert max(gaps) < 0.05
+    assert metrics.kl > 0
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(backend.model.lora))
 
 
 def test_a_gap_that_is_there_is_seen():
