@@ -24,9 +24,10 @@ from tracetune.core.errors import Conflict, InputError, TracetuneError, Unavaila
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 JOIN_SECONDS = 300
-# A process that was not heard of for so long is lost; one that learns of it has as long to close its own files.
-# Compiling silences nobody: another thread speaks.
-SILENCE_SECONDS = 15
+# A process that was not heard of for so long is lost. Compiling silences nobody: another thread speaks.
+SILENCE_SECONDS = 30
+# What a process that learns of a loss has for closing its own files before it is ended.
+GRACE_SECONDS = 15
 # JAX's own watch would abort a process before it could say who was lost.
 _NEVER = 10**6
 
@@ -237,7 +238,7 @@ def _note_loss(lost: int, ended: threading.Event) -> None:
     """The work ends by itself where a collective fails; where it waits for ever, this ends the process."""
     _Life.lost = lost
     _Life.known.set()
-    if not ended.wait(SILENCE_SECONDS):
+    if not ended.wait(GRACE_SECONDS):
         sys.stderr.write(f"error: {_told()}\n")
         sys.stderr.flush()
         os._exit(1)

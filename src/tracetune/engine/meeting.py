@@ -11,9 +11,9 @@ import time
 from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 
 # A little longer than the others take to find that process 0 is silent (`hosts.SILENCE_SECONDS`).
-LINGER_SECONDS = 20
+LINGER_SECONDS = 35
 # The meeting of a run that broke off a moment ago may still have the port.
-PORT_SECONDS = 3 * LINGER_SECONDS
+PORT_SECONDS = 2 * LINGER_SECONDS
 _NEVER = 10**6
 
 
