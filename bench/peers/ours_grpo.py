@@ -3,15 +3,14 @@
 `python bench/peers/ours_grpo.py WORK`.
 """
 
-import itertools
 import json
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rewards import BETA, FOUR, GENERATIONS, MAX_PROMPT, NEW_TOKENS, PROMPTS
+from ticks import Ticks
 
 from tracetune.backends.local_policy import LocalPolicy
 from tracetune.config.grpo_schema import (
@@ -36,13 +35,14 @@ def main() -> None:
 def run(work: Path) -> dict[str, Any]:
     told = json.loads((work / "grpo.json").read_text())
     recipe = make_recipe(work, told)
-    ends, infos = [time.perf_counter()], []
+    ticks, infos = Ticks(), []
+    ticks.tick()
     for info in train_grpo(recipe):
         infos.append(info)
-        ends.append(time.perf_counter())
+        ticks.tick()
     timings = [info.timing._asdict() for info in infos]
     return {
-        "seconds": [after - before for before, after in itertools.pairwise(ends)],
+        **ticks.told(),
         "losses": [float(info.metrics.loss) for info in infos],
         "rewards": [info.rewards["reward_mean"] for info in infos],
         "lengths": [info.rewards["completion_length_mean"] for info in infos],

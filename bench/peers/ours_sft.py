@@ -4,15 +4,14 @@
 needs most, and rows left empty are not computed.
 """
 
-import itertools
 import json
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+from ticks import Ticks
 
 from tracetune.config.schema import OptimizerSettings
 from tracetune.core.values import Batch, Example
@@ -36,16 +35,16 @@ def run(work: Path) -> dict[str, Any]:
     batches = make_batches(told)
     longest = max(len(example["tokens"]) for example in told["examples"]) - 1
     step, state = make_train_step(model.arch, optimizer, max_segment=longest), init_state(model.params, optimizer)
-    ends, losses = [time.perf_counter()], []
+    ticks, losses = Ticks(), []
+    ticks.tick()
     for batch in batches:
         state, metrics = step(state, None, stack_batches([batch]))
         losses.append(float(metrics.loss))
         jax.block_until_ready(state)
-        ends.append(time.perf_counter())
-    seconds = [after - before for before, after in itertools.pairwise(ends)]
+        ticks.tick()
     versions = {name: version(name) for name in ("tracetune", "jax")}
     shown = {"rows": len(batches[0].tokens_BT), "row_length": ROW_LENGTH, "packing": True}
-    return {"seconds": seconds, "losses": losses, "versions": versions, "settings": shown}
+    return {**ticks.told(), "losses": losses, "versions": versions, "settings": shown}
 
 
 def make_batches(told: dict[str, Any]) -> list[Batch]:

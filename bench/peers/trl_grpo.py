@@ -56,7 +56,7 @@ def run(work: Path, settings: dict[str, Any]) -> dict[str, Any]:
     trainer.train()
     versions = {"trl": trl.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
     return {
-        "seconds": [after - before for before, after in zip(clock.ends, clock.ends[1:], strict=False)],
+        **clock.told(),
         "losses": clock.losses,
         "rewards": rewards.means,
         "lengths": lengths,

@@ -5,10 +5,10 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optax
 from rewards import BETA, GENERATIONS, MAX_PROMPT, NEW_TOKENS, PROMPTS, Rewards
 from transformers import PreTrainedTokenizerFast
@@ -41,7 +41,7 @@ def run(work: Path, parts: tuple[int, ...]) -> dict[str, Any]:
 
     def reward(prompts: list[str], completions: list[str], question: Any, answer: Any, **_: Any) -> list[float]:
         del prompts
-        return rewards(list(question), completions, list(answer))
+        return rewards([str(item) for item in question], completions, [str(item) for item in answer])
 
     with devices:
         cluster = rl_cluster.RLCluster(
@@ -56,10 +56,10 @@ def run(work: Path, parts: tuple[int, ...]) -> dict[str, Any]:
             algo_config=GRPOConfig(num_generations=GENERATIONS, beta=BETA, loss_agg_mode="token-mean"),
             reward_fns=reward,
         )
-        clock.ends.append(time.perf_counter())
+        clock.tick()
         learner.train(batches(told))
     return {
-        "seconds": [after - before for before, after in zip(clock.ends, clock.ends[1:], strict=False)],
+        **clock.told(),
         "losses": clock.losses,
         "rewards": rewards.means,
         "versions": versions(),
@@ -95,17 +95,11 @@ def configure(told: dict[str, Any], devices: Any, parts: tuple[int, ...]) -> rl_
     )
 
 
-def batches(told: dict[str, Any]) -> list[dict[str, list[str]]]:
-    """Prompts in their order, eight a step."""
+def batches(told: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+    """Prompts in their order, eight a step; arrays, since the learner repeats each entry for its completions."""
+    columns = {"prompts": "text", "question": "question", "answer": "answer"}
     steps = [told["prompts"][first : first + PROMPTS] for first in range(0, told["num_steps"] * PROMPTS, PROMPTS)]
-    return [
-        {
-            "prompts": [item["text"] for item in step],
-            "question": [item["question"] for item in step],
-            "answer": [item["answer"] for item in step],
-        }
-        for step in steps
-    ]
+    return [{name: np.array([item[key] for item in step]) for name, key in columns.items()} for step in steps]
 
 
 if __name__ == "__main__":

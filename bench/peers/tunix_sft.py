@@ -6,13 +6,13 @@ be compiled anew.
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
+from ticks import Ticks
 from tunix.sft import peft_trainer
 from tunix.sft.hooks import TrainingHooks
 from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
@@ -21,22 +21,23 @@ from tunix_model import load, mesh, versions
 WIDTH_STEP = 16
 
 
-class Clock(TrainingHooks):
+class Clock(Ticks, TrainingHooks):
     """When each step began, the one before being done, and the losses as the trainer reports them."""
 
     def __init__(self) -> None:
-        self.ends, self.losses = [], []
+        super().__init__()
+        self.losses = []
 
     def on_train_start(self, *_: Any) -> None: ...
 
     def on_train_step_start(self, *_: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.tick()
 
     def on_train_step_end(self, *told: Any) -> None:
         self.losses.append(float(told[-1]))
 
     def on_train_end(self, *_: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.tick()
 
     def on_eval_step_start(self, *_: Any) -> None: ...
 
@@ -63,10 +64,9 @@ def run(work: Path) -> dict[str, Any]:
         ).with_gen_model_input_fn(to_model_input)
         trainer.with_training_hooks(clock)
         trainer.train(batches(told))
-    seconds = [after - before for before, after in zip(clock.ends, clock.ends[1:], strict=False)]
     width = padded_width(told)
     settings = {"padded_to": width, "micro_batch_size": told["batch_size"]}
-    return {"seconds": seconds, "losses": clock.losses, "versions": versions(), "settings": settings}
+    return {**clock.told(), "losses": clock.losses, "versions": versions(), "settings": settings}
 
 
 def to_model_input(batch: peft_trainer.TrainingInput) -> dict[str, Any]:
