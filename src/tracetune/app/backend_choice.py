@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from tracetune.backends.tunix_models import check_model
 from tracetune.backends.tunix_settings import check_model_settings, check_settings, installed_versions, is_installed
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.schema import SftConfig
 from tracetune.core.errors import Unavailable
+from tracetune.models.arch import Arch
 from tracetune.models.model import Model
 
 INSTALL = {"tunix": 'pip install "tracetune[tunix]"', "tinker": 'pip install "tracetune[tinker]"'}
@@ -25,6 +27,12 @@ def check_backend_model(config: SftConfig | GrpoConfig, model: Model) -> None:
     """Raises InputError with the reason for a model, or an adapter, that the backend would train wrongly."""
     if config.backend == "tunix":
         check_model_settings(model, config.model.lora)
+
+
+def check_backend_arch(config: SftConfig | GrpoConfig, arch: Arch) -> None:
+    """The same of a model whose weights are not read."""
+    if config.backend == "tunix":
+        check_model(arch)
 
 
 def backend_facts(config: SftConfig | GrpoConfig) -> dict[str, Any]:

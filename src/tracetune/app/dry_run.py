@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from tracetune.app.backend_choice import require_backend
+from tracetune.app.backend_choice import check_backend_arch, require_backend
 from tracetune.app.blueprint import blueprint
 from tracetune.app.datasets import TokenView
 from tracetune.app.manifest import describe_inputs
@@ -75,6 +75,7 @@ def dry_run(
     if manifest is not None:
         check_same(folder, manifest, describe_inputs(config, rows, eval_rows, max_samples=max_samples))
     shaped, arch = with_shape(config)
+    check_backend_arch(config, arch)
     tokenizer = _tokenizer(blueprint(config.model.name).folder)
     notes: list[str] = []
     examples = tokenize(islice(rows.rows, SHOWN_ROWS), tokenizer, config, say=notes.append)
