@@ -67,7 +67,7 @@ def start(config: Path, data: Path, run: Path) -> list[subprocess.Popen[str]]:
 
 def finish(processes: list[subprocess.Popen[str]]) -> None:
     for process in processes:
-        _, told = process.communicate(timeout=240)
+        _, told = process.communicate(timeout=400)
         assert process.returncode == 0, told[-2000:]
 
 
