@@ -20,19 +20,21 @@ from tracetune.models.shard import constrain
 class Kernels(NamedTuple):
     """The functions of `models.decode` and `models.cache`, by their names there."""
 
-    split_layers: Callable[..., Any] = decode.split_layers
-    prefill: Callable[..., Any] = decode.prefill
-    decode_chunk: Callable[..., Any] = decode.decode_chunk
-    empty_cache: Callable[..., Any] = cache.empty_cache
-    seat: Callable[..., Any] = cache.seat
-    grow: Callable[..., Any] = cache.grow
+    split_layers: Callable[..., Any]
+    prefill: Callable[..., Any]
+    decode_chunk: Callable[..., Any]
+    empty_cache: Callable[..., Any]
+    seat: Callable[..., Any]
+    grow: Callable[..., Any]
 
 
 def kernels_for(params: Any) -> Kernels:
     """The kernels for weights where they lie."""
     first = jax.tree.leaves(params)[0]
     sharding = first.sharding if isinstance(first, jax.Array) else None
-    return _on(sharding.mesh) if isinstance(sharding, NamedSharding) else Kernels()
+    if isinstance(sharding, NamedSharding):
+        return _on(sharding.mesh)
+    return Kernels(decode.split_layers, decode.prefill, decode.decode_chunk, cache.empty_cache, cache.seat, cache.grow)
 
 
 @lru_cache(maxsize=4)
