@@ -68,7 +68,7 @@ def test_a_users_own_folder_adds_an_experiment(tmp_path):
 @pytest.mark.parametrize(
     ("verb", "script", "words"),
     [
-        (["train"], "run_training.py", ["-c", "job", "+experiment=quick_test", 'model.mesh_shape=[[1,1],["a","b"]]']),
+        (["train"], "run_training.py", ["-c", "job", "+experiment=quick_test", 'model.mesh_shape=[[1,1],["dp","tp"]]']),
         (["train"], "run_training.py", ["--info", "defaults-tree", "model=qwen3_0p6b"]),
         (["eval", "checkpoint"], "evaluate.py", ["--cfg", "job", "inference_config=standard"]),
         (["eval", "checkpoint"], "evaluate.py", ["--help"]),

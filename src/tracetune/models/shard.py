@@ -29,8 +29,8 @@ def spec_of(path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh | Abstract
     """The axes of a leaf, found by the names on its way: of weights, of an adapter's pairs, of optimizer state alike.
 
     >>> mesh = jax.make_mesh((1, 1), ("fsdp", "tp"))
-    >>> spec_of((DictKey("layers"), DictKey("o_proj")), (2, 8, 4), mesh)
-    PartitionSpec(None, 'tp', 'fsdp')
+    >>> tuple(spec_of((DictKey("layers"), DictKey("o_proj")), (2, 8, 4), mesh))
+    (None, 'tp', 'fsdp')
     """
     axes = _axes([str(key.key) for key in path if isinstance(key, DictKey)])
     if len(axes) > len(shape):

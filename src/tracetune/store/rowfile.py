@@ -1,6 +1,7 @@
 """Frozen rows as Parquet: one column a field, so datasets, DuckDB and Polars read them as they are.
 
-Written and read a row group at a time; memory depends on the group, never on the file.
+Written and read a row group at a time; memory depends on the group, never on the file. Arrow's own threads are left
+out: they gain nothing on such groups, and a process that ends while one of them starts is aborted.
 """
 
 import json
@@ -69,7 +70,7 @@ def read_rows(file: Path | IO[bytes], start: int = 0) -> Iterator[StoredTrace]:
         while group < len(sizes) and start >= sizes[group]:
             start -= sizes[group]
             group += 1
-        for batch in parquet.iter_batches(batch_size=1_024, row_groups=range(group, len(sizes))):
+        for batch in parquet.iter_batches(batch_size=1_024, row_groups=range(group, len(sizes)), use_threads=False):
             yield from map(_decode, batch.slice(min(start, len(batch))).to_pylist())
             start -= min(start, len(batch))
 
@@ -106,7 +107,7 @@ class KeptRows:
         first = 0
         with pq.ParquetFile(self.file) as parquet:
             for number in range(parquet.num_row_groups):
-                table = parquet.read_row_group(number)
+                table = parquet.read_row_group(number, use_threads=False)
                 kept = [row for row in range(len(table)) if first + row not in self.dropped]
                 first += len(table)
                 if kept:
