@@ -50,10 +50,10 @@ def test_loss_and_gradient_norm_are_those_of_tunix_for_five_steps(name):
 
 @pytest.mark.slow
 def test_the_oracle_sees_an_optimizer_that_differs():
-    other = OptimizerSettings(**{**vars(OPTIMIZER), "max_grad_norm": None, "weight_decay": 0.0})
+    other = OptimizerSettings(**{**vars(OPTIMIZER), "max_grad_norm": None, "weight_decay": 0.0, "beta1": 0.8})
     ours = [loss for loss, _ in our_steps("qwen3_tied", other)]
     assert abs(ours[0] - ORACLE["qwen3_tied"]["losses"][0]) < TOLERANCE
-    assert max(abs(a - b) for a, b in zip(ours, ORACLE["qwen3_tied"]["losses"], strict=True)) > 5 * TOLERANCE
+    assert max(abs(a - b) for a, b in zip(ours, ORACLE["qwen3_tied"]["losses"], strict=True)) > 10 * TOLERANCE
 
 
 def test_the_fixture_has_every_case_and_five_steps_of_each():
