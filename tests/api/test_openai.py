@@ -145,6 +145,30 @@ def test_a_prompt_can_be_scored_alone(here):
     assert all(found.choices[0].text.startswith(token, at) for token, at in whole)
 
 
+@pytest.mark.parametrize("k", [3, 40])
+def test_tokens_are_told_by_their_ids_where_that_is_asked(here, k):
+    tokens = here.base.tokenizer.encode_text("What is 2 + 3? naïve")
+    scoring: Any = {"model": "tiny", "prompt": tokens, "max_tokens": 0, "echo": True, "logprobs": k}
+    more = {"return_tokens_as_token_ids": True}
+    told = here.client.completions.create(**scoring, extra_body=more).choices[0].logprobs
+    assert told.tokens == [f"token_id:{token}" for token in tokens]
+    likeliest = score_likeliest(here.base, tokens, k)
+    for top, own, tokens_K, logprobs_K in zip(told.top_logprobs[1:], told.tokens[1:], *likeliest, strict=True):
+        names = [f"token_id:{token}" for token in tokens_K]
+        # The token itself is told too where it is not among the likeliest.
+        assert top.keys() == {*names, own}
+        np.testing.assert_allclose([top[name] for name in names], logprobs_K, atol=TOLERANCE)
+    chat = here.client.chat.completions.create(
+        model="tiny", messages=USER, max_tokens=4, logprobs=True, top_logprobs=k, extra_body=more
+    )
+    named = [each for token in chat.choices[0].logprobs.content for each in (token, *token.top_logprobs)]
+    assert all(each.token.removeprefix("token_id:").isdecimal() for each in named)
+    if k > 20:
+        # By their texts fewer are told: several share one.
+        with pytest.raises(openai.BadRequestError, match="logprobs: must be 0 to 20, got 40"):
+            here.client.completions.create(**scoring)
+
+
 def test_logprobs_of_a_chat_have_bytes_and_alternatives(here):
     found = here.client.chat.completions.create(
         model="tiny", messages=USER, seed=11, max_tokens=16, logprobs=True, top_logprobs=2

@@ -19,6 +19,8 @@ from tracetune.engine.scoring import check_sequence
 from tracetune.models.model import Model
 
 MAX_CHOICES, MAX_SAMPLES, MAX_TOP = 128, 1_024, 20
+# Where tokens are told by their ids, which is what a teacher's pupil reads.
+MAX_TOP_BY_ID = 128
 MAX_STOPS, MAX_STOP_CHARACTERS = 16, 256
 MAX_TEMPERATURE = 100.0
 # Below this the likeliest token is all that is left; and float32 must hold logits over it.
@@ -26,8 +28,9 @@ LEAST_TEMPERATURE = 1e-3
 # No token of the families we know is longer, so no text beyond this many characters for each position can fit.
 _LONGEST_TOKEN = 256
 # What is scored is scored for so many likeliest tokens, whoever asks for fewer: shapes stay few.
-_TOPS = (5, MAX_TOP)
+_TOPS = (5, MAX_TOP, MAX_TOP_BY_ID)
 
+_BY_ID = "return_tokens_as_token_ids"
 _OFF = (None, False, 0, "", [], {})
 # Fields that would change the answer, with the values that change nothing.
 REFUSED: Mapping[str, tuple[Any, ...]] = {
@@ -64,7 +67,7 @@ class Prompt(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """One request, read: a prompt for each ask, `count` choices of each, `top` alternatives of each token (None: no
-    log-probs), and how it is told."""
+    log-probs), and how it is told; `by_id` that log-probs call tokens by their ids."""
 
     model: Model
     prompts: list[Prompt]
@@ -72,6 +75,7 @@ class Wanted:
     seeds: list[int]
     count: int = 1
     top: int | None = None
+    by_id: bool = False
     echo: bool = False
     silent: bool = False
     stream: bool = False
@@ -115,7 +119,7 @@ def read_completion(given: Mapping[str, Any], model: Model) -> Wanted:
         prompts,
         count=count,
         limit=16 if limit is None else limit,
-        top=_whole(given, "logprobs", 0, MAX_TOP),
+        top=_whole(given, "logprobs", 0, _most_top(given)),
         echo=echo,
         silent=limit == 0,
     )
@@ -125,7 +129,7 @@ def read_chat(given: Mapping[str, Any], model: Model) -> Wanted:
     """A request of `/chat/completions`, in the model's own chat format. Raises InputError."""
     _refuse(given, _CHAT_REFUSED)
     limits = [_whole(given, name, 1, None) for name in ("max_tokens", "max_completion_tokens")]
-    top = _whole(given, "top_logprobs", 0, MAX_TOP)
+    top = _whole(given, "top_logprobs", 0, _most_top(given))
     told = _flag(given, "logprobs")
     if top and not told:
         raise InputError("top_logprobs: needs logprobs true")
@@ -163,10 +167,15 @@ def _wanted(given: Mapping[str, Any], model: Model, prompts: list[Prompt], *, li
         prompts=prompts,
         sampling=_sampling(given, model.arch.max_positions if limit is None else limit),
         seeds=[(secrets.randbits(32) if seed is None else seed) % 2**32 for _ in prompts],
+        by_id=_flag(given, _BY_ID),
         stream=stream,
         stream_usage=_flag(options, "include_usage"),
         **more,
     )
+
+
+def _most_top(given: Mapping[str, Any]) -> int:
+    return MAX_TOP_BY_ID if _flag(given, _BY_ID) else MAX_TOP
 
 
 def _sampling(given: Mapping[str, Any], limit: int) -> Sampling:

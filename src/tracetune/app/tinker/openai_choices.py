@@ -48,7 +48,7 @@ class Telling:
         self._wanted, self._prompt, self.number = wanted, prompt, number
         tokenizer = wanted.model.tokenizer
         self._unfolding = Unfolding(tokenizer, wanted.sampling.stop_strings)
-        self._speller = Speller(tokenizer, -prompt.lead if wanted.echo else 0)
+        self._speller = Speller(tokenizer, -prompt.lead if wanted.echo else 0, by_id=wanted.by_id)
         self._at_once = wanted.top == 0 and not wanted.echo
         self._heard = 0
 
@@ -92,7 +92,7 @@ class Telling:
     def _tops(self, likeliest: Likeliest) -> Iterator[list[tuple[Spelled, float]]]:
         top, tokenizer = self._wanted.top or 0, self._wanted.model.tokenizer
         for tokens_K, logprobs_K in zip(likeliest.tokens.tolist(), likeliest.logprobs.tolist(), strict=True):
-            names = [Speller(tokenizer).spell(token) for token in tokens_K[:top]]
+            names = [Speller(tokenizer, by_id=self._wanted.by_id).spell(token) for token in tokens_K[:top]]
             yield list(zip(names, logprobs_K[:top], strict=True))
 
 

@@ -71,16 +71,18 @@ class Spelled(NamedTuple):
 
 
 class Speller:
-    """Names tokens one after another, from `offset` of the text on; below 0 stands what is not part of it."""
+    """Names tokens one after another, from `offset` of the text on; below 0 stands what is not part of it. `by_id`
+    calls each by its number, which no two tokens share."""
 
-    def __init__(self, tokenizer: Tokenizer, offset: int = 0) -> None:
-        self._tokenizer, self._offset = tokenizer, offset
+    def __init__(self, tokenizer: Tokenizer, offset: int = 0, *, by_id: bool = False) -> None:
+        self._tokenizer, self._offset, self._by_id = tokenizer, offset, by_id
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def spell(self, token: int) -> Spelled:
         """The next token."""
         said = self._tokenizer.token_bytes(token)
-        spelled = Spelled(spell_bytes(said), said, max(0, self._offset))
+        name = f"token_id:{token}" if self._by_id else spell_bytes(said)
+        spelled = Spelled(name, said, max(0, self._offset))
         self._offset += len(self._decoder.decode(said))
         return spelled
 
