@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracetune.models.load import load_model
 from tracetune.models.tiny import tiny_arch, tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -62,3 +63,14 @@ def test_equal_seeds_give_equal_weights_of_one_to_five_million_parameters():
     assert 1_000_000 <= size <= 5_000_000
     assert tiny_model(seed=0).fingerprint == model.fingerprint
     assert tiny_model(seed=1).fingerprint != model.fingerprint
+
+
+def test_a_second_size_has_about_twice_the_parameters_and_the_same_tokenizer():
+    small, large = tiny_arch(), tiny_arch("tiny-2x")
+    assert 1.8 < large.num_params / small.num_params < 2.2
+    assert large.vocab_size == small.vocab_size
+
+
+def test_both_sizes_are_loaded_by_name():
+    assert load_model("tiny_2x").arch == tiny_arch("tiny-2x")
+    assert load_model("tiny").arch == tiny_arch()

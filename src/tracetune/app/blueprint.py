@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.config.aliases import built_in
 from tracetune.config.dials import PROJECTIONS
 from tracetune.config.schema import LoraSettings
 from tracetune.models import adapter
@@ -25,8 +25,8 @@ class Blueprint(NamedTuple):
 
 def blueprint(name: str) -> Blueprint:
     """The shape behind an alias, a repository, a folder or an index file. Raises as `locate` and `describe` do."""
-    if resolve_alias(name) == BUILT_IN:
-        return Blueprint(tiny_arch())
+    if size := built_in(name):
+        return Blueprint(tiny_arch(size))
     path = Path(name).expanduser()
     # The index of a checkpoint stands for the folder it lies in.
     folder = path.parent if path.name.endswith(".index.json") and path.is_file() else locate(name, weights=False)

@@ -105,10 +105,10 @@ def _tokens(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer(name: str) -> Any:
-    from tracetune.config.aliases import BUILT_IN
+    from tracetune.config.aliases import built_in
     from tracetune.models.tiny import tiny_tokenizer
 
-    if name == BUILT_IN:
+    if built_in(name):
         return tiny_tokenizer()
     from tracetune.models.hub import locate
     from tracetune.models.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from tracetune.app import gguf
 from tracetune.app.model_card import Facts, Origin, write_card
 from tracetune.app.registry import MODEL, RUN, resolve_model
 from tracetune.app.runs import find_manifest
-from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.config.aliases import built_in, resolve_alias
 from tracetune.core.durable import publish_folder, write_durably
 from tracetune.core.errors import Conflict, InputError, NotFound
 from tracetune.models import adapter
@@ -99,7 +99,7 @@ def export_model(
 def _find(name: str, home: Path | None) -> _Found:
     """Everything but the weights, read and verified."""
     place = resolve_model(name, home) if name.startswith((RUN, MODEL)) else name
-    if resolve_alias(place) == BUILT_IN:
+    if built_in(place):
         return _Found(name, _source(place), None, None, None, {})
     folder = locate(place)
     run, manifest = _run_of(folder)
@@ -114,9 +114,9 @@ def _find(name: str, home: Path | None) -> _Found:
 
 
 def _source(name: str) -> Source:
-    if resolve_alias(name) == BUILT_IN:
-        model = tiny_model()
-        return Source(BUILT_IN, model.arch, model.tokenizer, params=model.params)
+    if size := built_in(name):
+        model = tiny_model(size=size)
+        return Source(size, model.arch, model.tokenizer, params=model.params)
     folder = locate(name)
     verify_folder(folder)
     return Source(resolve_alias(name), read_arch(folder), Tokenizer.from_folder(folder), folder)

@@ -11,7 +11,7 @@ from tracetune.app.jobs import RunView, run_folder
 from tracetune.app.registry import resolve_model
 from tracetune.app.rollouts import parts_of
 from tracetune.app.run_files import folder_of
-from tracetune.config.aliases import BUILT_IN
+from tracetune.config.aliases import BUILT_IN, built_in
 from tracetune.core.errors import TracetuneError
 from tracetune.models.tiny import tiny_tokenizer
 from tracetune.models.tokenizer import Tokenizer
@@ -158,7 +158,7 @@ def _tokenizer_of(view: RunView, home: Path | None) -> Tokenizer | None:
 
 @lru_cache(maxsize=4)
 def _loaded(place: str) -> Tokenizer | None:
-    if place == BUILT_IN:
+    if built_in(place):
         return tiny_tokenizer()
     folder = Path(place)
     return Tokenizer.from_folder(folder) if folder.joinpath("tokenizer.json").is_file() else None

@@ -7,6 +7,8 @@ import difflib
 from typing import NamedTuple
 
 BUILT_IN = "tiny"
+# Made on the spot, of one tokenizer: `tiny`, and one with about twice its parameters.
+BUILT_INS = (BUILT_IN, "tiny-2x")
 
 
 class _Line(NamedTuple):
@@ -37,7 +39,7 @@ _INSTRUCTED, _PRETRAINED = ("", "-it", "-instruct"), ("-base", "-pt")
 
 def _aliases() -> dict[str, str]:
     """`qwen3:0.6b` and `qwen3_0p6b` are the two spellings of one family and size."""
-    table = {BUILT_IN: BUILT_IN}
+    table = {name: name for name in BUILT_INS} | {"tiny_2x": "tiny-2x"}
     for line in _LINES:
         for size in line.sizes.split():
             for endings, pattern in ((_INSTRUCTED, line.instructed), (_PRETRAINED, line.pretrained)):
@@ -52,7 +54,7 @@ ALIASES = _aliases()
 
 
 def resolve_alias(name: str) -> str:
-    """The repository of an alias in any case, `tiny` for itself, and every other name unchanged.
+    """The repository of an alias in any case, a built-in name for itself, and every other name unchanged.
 
     >>> resolve_alias("qwen3:8b"), resolve_alias("gemma3_270m"), resolve_alias("./my-model")
     ('Qwen/Qwen3-8B', 'google/gemma-3-270m-it', './my-model')
@@ -60,6 +62,16 @@ def resolve_alias(name: str) -> str:
     ('Qwen/Qwen2.5-7B', 'google/gemma-3-4b-pt')
     """
     return ALIASES.get(name.lower(), name)
+
+
+def built_in(name: str) -> str | None:
+    """Which of the built-in models a name stands for, None when it is none of them.
+
+    >>> built_in("Tiny"), built_in("tiny_2x"), built_in("qwen3:8b")
+    ('tiny', 'tiny-2x', None)
+    """
+    resolved = resolve_alias(name)
+    return resolved if resolved in BUILT_INS else None
 
 
 def near_names(name: str) -> tuple[str, ...]:

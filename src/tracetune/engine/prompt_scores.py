@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetune.engine.scoring import MIN_LENGTH, check_sequence
+from tracetune.engine.scoring import MIN_LENGTH, check_sequence, in_buckets
 from tracetune.models.arch import Arch
 from tracetune.models.candidates import candidate_logprobs, likeliest
 from tracetune.models.model import Model
@@ -41,6 +41,30 @@ def score_likeliest(model: Model, sequence: Sequence[int], k: int, *, temperatur
     return Likeliest(*(np.asarray(leaf)[: len(sequence) - 1] for leaf in found))
 
 
+def score_all_likeliest(
+    model: Model, sequences: Sequence[Sequence[int]], k: int, *, temperature: float = 1.0
+) -> list[Likeliest]:
+    """`score_likeliest` of many sequences, like lengths at once, in their order. Raises InputError."""
+    for place, sequence in enumerate(sequences):
+        check_sequence(sequence, model.arch, f"sequence {place}")
+    scored: list[Likeliest | None] = [None] * len(sequences)
+    for places, tokens_BT in in_buckets(sequences):
+        found = _all_likeliest(
+            model.params,
+            model.lora,
+            tokens_BT,
+            np.float32(temperature),
+            lora_scale=model.lora_scale,
+            arch=model.arch,
+            k=min(k, model.arch.vocab_size),
+        )
+        tokens_BTK, logprobs_BTK = (np.asarray(leaf) for leaf in found)
+        for row, place in enumerate(places):
+            length = len(sequences[place]) - 1
+            scored[place] = Likeliest(tokens_BTK[row, :length].copy(), logprobs_BTK[row, :length].copy())
+    return [found for found in scored if found is not None]
+
+
 def score_candidates(model: Model, sequence: Sequence[int], targets_TK: np.ndarray) -> np.ndarray:
     """log p [T - 1, K] of `targets_TK`, whose row i stands for token i + 1; a target of -1 asks for nothing and gets 0.
 
@@ -64,7 +88,7 @@ def _padded(sequence: Sequence[int]) -> np.ndarray:
 
 
 def _hidden(params: Any, lora: Any, tokens_BT: Any, lora_scale: float, arch: Arch) -> jax.Array:
-    """[T, D] of the one sequence; padding stands on the right of causal attention."""
+    """[B, T, D]; padding stands on the right of causal attention."""
     tokens_BT = jnp.asarray(tokens_BT)
     return forward(
         params,
@@ -74,20 +98,31 @@ def _hidden(params: Any, lora: Any, tokens_BT: Any, lora_scale: float, arch: Arc
         positions_BT=jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape),
         lora=lora,
         lora_scale=lora_scale,
-    )[0]
+    )
 
 
 @partial(jax.jit, static_argnames=("lora_scale", "arch", "k"))
 def _likeliest(
     params: Any, lora: Any, tokens_BT: Any, temperature: Any, *, lora_scale: float, arch: Arch, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    hidden_TD = _hidden(params, lora, tokens_BT, lora_scale, arch)
+    hidden_TD = _hidden(params, lora, tokens_BT, lora_scale, arch)[0]
     head_VD = head_weights(params, arch)
     return likeliest(hidden_TD, head_VD, k, softcap=arch.logit_softcap, temperature=temperature)
 
 
+@partial(jax.jit, static_argnames=("lora_scale", "arch", "k"))
+def _all_likeliest(
+    params: Any, lora: Any, tokens_BT: Any, temperature: Any, *, lora_scale: float, arch: Arch, k: int
+) -> tuple[jax.Array, jax.Array]:
+    hidden_BTD = _hidden(params, lora, tokens_BT, lora_scale, arch)
+    hidden_SD, head_VD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), head_weights(params, arch)
+    found = likeliest(hidden_SD, head_VD, k, softcap=arch.logit_softcap, temperature=temperature)
+    tokens_BTK, logprobs_BTK = (leaf.reshape(*hidden_BTD.shape[:2], k) for leaf in found)
+    return tokens_BTK, logprobs_BTK
+
+
 @partial(jax.jit, static_argnames=("lora_scale", "arch"))
 def _candidates(params: Any, lora: Any, tokens_BT: Any, asked_TK: Any, *, lora_scale: float, arch: Arch) -> jax.Array:
-    hidden_TD = _hidden(params, lora, tokens_BT, lora_scale, arch)
+    hidden_TD = _hidden(params, lora, tokens_BT, lora_scale, arch)[0]
     head_VD = head_weights(params, arch)
     return candidate_logprobs(hidden_TD, head_VD, jnp.asarray(asked_TK), softcap=arch.logit_softcap)

@@ -1,6 +1,6 @@
 """Log-probabilities of given tokens under a model, many sequences at a time. B sequences, T tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,20 @@ def score_tokens(
     for place, sequence in enumerate(sequences):
         check_sequence(sequence, model.arch, f"sequence {place}")
     scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+    done = 0
+    for places, tokens_BT in in_buckets(sequences):
+        logprobs_BT = _score(model.params, model.lora, tokens_BT, lora_scale=model.lora_scale, arch=model.arch)
+        for place, logprobs_T in zip(places, np.asarray(logprobs_BT), strict=False):
+            scores[place] = logprobs_T[: len(sequences[place]) - 1].copy()
+        done += len(places)
+        if on_progress is not None:
+            on_progress(done, len(sequences))
+    return scores
+
+
+def in_buckets(sequences: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Places of sequences of like length and their tokens padded to [B, T], the shortest first; both dimensions are
+    powers of two, so rows beyond the places may be empty."""
     order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
     start = 0
     while start < len(order):
@@ -40,13 +54,8 @@ def score_tokens(
         tokens_BT = np.zeros((batch, length), np.int32)
         for row, place in enumerate(places):
             tokens_BT[row, : len(sequences[place])] = sequences[place]
-        logprobs_BT = _score(model.params, model.lora, tokens_BT, lora_scale=model.lora_scale, arch=model.arch)
-        for place, logprobs_T in zip(places, np.asarray(logprobs_BT), strict=False):
-            scores[place] = logprobs_T[: len(sequences[place]) - 1].copy()
+        yield places, tokens_BT
         start += len(places)
-        if on_progress is not None:
-            on_progress(start, len(order))
-    return scores
 
 
 def check_sequence(tokens: Sequence[int], arch: Arch, where: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.config.aliases import built_in
 from tracetune.config.schema import Quantize
 from tracetune.core.errors import NotFound
 from tracetune.models import adapter
@@ -27,8 +27,8 @@ def load_model(
     Raises NotFound (with a "did you mean"), Unavailable when it must be downloaded and cannot be, InputError for
     a family or files that cannot be used, Corrupt for damaged files.
     """
-    if resolve_alias(name) == BUILT_IN:
-        return quantized(tiny_model(), quantize)
+    if size := built_in(name):
+        return quantized(tiny_model(size=size), quantize)
     return load_folder(locate(name), name=name, dtype=dtype, quantize=quantize, mesh=mesh)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tracetune.config.aliases import BUILT_IN, resolve_alias
+from tracetune.config.aliases import built_in
 from tracetune.core.errors import InputError
 from tracetune.models import adapter
 from tracetune.models.arch import Arch, arch_to_hf
@@ -28,8 +28,9 @@ def served_model(name: str) -> ServedModel:
 
     Raises NotFound or Unavailable when its config and tokenizer are not to be had, InputError when it is an adapter.
     """
-    if resolve_alias(name) == BUILT_IN:
-        return ServedModel(name, tiny_tokenizer(), arch_to_hf(tiny_arch()), tiny_arch())
+    if size := built_in(name):
+        arch = tiny_arch(size)
+        return ServedModel(name, tiny_tokenizer(), arch_to_hf(arch), arch)
     folder = locate(name, weights=False)
     if (folder / adapter.CONFIG).is_file():
         raise InputError(

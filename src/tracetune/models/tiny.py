@@ -1,4 +1,5 @@
-"""`tiny`: a Qwen3-shaped model and its tokenizer, made from nothing in seconds, the same bytes on every call.
+"""`tiny` and `tiny-2x`: Qwen3-shaped models and their tokenizer, made from nothing in seconds, the same bytes on every
+call.
 
 Digits are read one by one; the words of the built-in tasks are one token each, so that sequences stay short;
 anything else is spelled in bytes, so any text survives.
@@ -95,19 +96,26 @@ def _spelled(text: str) -> str:
     return piece
 
 
-def tiny_arch() -> "Arch":
-    """About 1.1 million parameters in the shape of Qwen 3: query and key norms, grouped heads, tied embeddings."""
+# Width, width of the layer's inner product, and query heads.
+_SIZES = {"tiny": (128, 512, 4), "tiny-2x": (192, 640, 6)}
+
+
+def tiny_arch(size: str = "tiny") -> "Arch":
+    """The shape of Qwen 3 (query and key norms, grouped heads, tied embeddings) with about 1.1 million parameters, or
+    2.1 million as `tiny-2x`."""
     from tracetune.models.arch import arch_from_hf
+
+    width, inner, heads = _SIZES[size]
 
     return arch_from_hf(
         {
             "architectures": ["Qwen3ForCausalLM"],
             "model_type": "qwen3",
             "vocab_size": tiny_tokenizer().vocab_size,
-            "hidden_size": 128,
-            "intermediate_size": 512,
+            "hidden_size": width,
+            "intermediate_size": inner,
             "num_hidden_layers": 4,
-            "num_attention_heads": 4,
+            "num_attention_heads": heads,
             "num_key_value_heads": 2,
             "head_dim": 32,
             "hidden_act": "silu",
@@ -120,14 +128,14 @@ def tiny_arch() -> "Arch":
     )
 
 
-def tiny_model(seed: int = 0) -> "Model":
+def tiny_model(seed: int = 0, *, size: str = "tiny") -> "Model":
     """Freshly drawn weights; equal seeds give equal bytes."""
     import jax
 
     from tracetune.models.model import make_model
     from tracetune.models.transformer import init_params
 
-    arch = tiny_arch()
+    arch = tiny_arch(size)
     # One compilation instead of one for each shape drawn.
     params = jax.jit(init_params, static_argnums=1)(jax.random.key(seed), arch)
-    return make_model("tiny", arch, params, tiny_tokenizer())
+    return make_model(size, arch, params, tiny_tokenizer())

@@ -175,10 +175,15 @@ class Tokenizer:
         """How conversations are written for this tokenizer. Raises InputError when no format fits."""
         return choose_format(self._control, chat_template=self.chat_template)
 
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token as the vocabulary spells it, control tokens included, with its id."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     @cached_property
     def vocab_size(self) -> int:
         """One more than the largest id."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self.vocabulary.values()) + 1
 
     @cached_property
     def _added(self) -> frozenset[int]:
