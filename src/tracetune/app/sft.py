@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from tracetune.app.backend_choice import backend_facts, load_base, model_facts, reached, require_backend
 from tracetune.app.compile_cache import use_compile_cache
+from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.followers import own_folder, own_stream, settle_stop
 from tracetune.app.manifest import (
     begin_manifest,
@@ -95,9 +96,9 @@ def run_sft(
     (`engine.hosts`) raises Unavailable when another is lost.
     """
     require_backend(config)
-    with hosts.together(), own_stream(stream or sys.stderr) as out:
+    shared = RunFolder(output_folder(config, output), config.output)
+    with kept_readme(shared.root), hosts.together(), own_stream(stream or sys.stderr) as out:
         mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
-        shared = RunFolder(output_folder(config, output), config.output)
         rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
         eval_rows = read_eval_rows(config)
         inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples) | named(run_id)

@@ -6,6 +6,7 @@ from tracetune.cli import (
     dataset,
     db,
     evaluation,
+    experiment,
     export,
     grpo,
     ingest,
@@ -43,6 +44,7 @@ app.command(rich_help_panel=MODELS)(rollouts.rollouts)
 app.command(rich_help_panel=MODELS)(export.export)
 evaluation.app.command(context_settings=grpo.UNTOUCHED)(grpo.checkpoint)
 app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
+app.add_typer(experiment.app, name="experiment", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(score.score)
 app.command(rich_help_panel=MODELS)(score.generate)
 app.command(rich_help_panel=SERVICE)(serve.serve)

@@ -1,0 +1,101 @@
+"""A new experiment: the next number, and a folder with settings that train into it."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from tracetune.app.experiment_readme import write_readme
+from tracetune.app.experiment_record import read_experiment
+from tracetune.app.experiments import BY_WORD, CONFIG_FILE, ROOT, Place, claim, write_new
+from tracetune.config.resolve import load_sft_config, read_yaml, to_yaml
+from tracetune.config.schema import SftConfig
+from tracetune.core.errors import InputError
+
+_OUTPUT_LINE = re.compile(r"^(\s+output_dir:).*$", re.MULTILINE)
+# The sections of a training file that may name the run's folder, and the key in each.
+_OUTPUT_KEYS = (("training", "output_dir"), ("output", "folder"))
+
+
+class Recipe(NamedTuple):
+    """How a kind's settings are checked, written with every default, and run."""
+
+    check: Callable[[Mapping[str, Any], str], object]
+    defaults: Callable[[], str]
+    script: str
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "sft": Recipe(
+            lambda content, where: load_sft_config(content, where=where),
+            lambda: to_yaml(SftConfig()),
+            "training/sft.py",
+        )
+    }
+)
+
+
+def new_experiment(
+    kind: str, description: str, *, config: Path | None = None, model: str | None = None, root: Path = ROOT
+) -> Place:
+    """Make the next experiment of a kind. Its settings are those of `config`, or every default; `model` wins over the
+    model named there.
+
+    Nothing is made, and no number is used, when the settings are wrong. Raises InputError listing every mistake,
+    NotFound for a missing file, StorageError.
+    """
+    known, recipe = BY_WORD.get(kind), RECIPES.get(kind)
+    if known is None or recipe is None:
+        raise InputError(f"kind: must be one of {', '.join(RECIPES)}, got {kind[:40]!r}")
+    content = _mapping(recipe.defaults()) if config is None else read_yaml(config)
+    text = recipe.defaults() if config is None else config.read_text("utf-8")
+    if model is not None:
+        content = _with_model(content, model)
+    recipe.check(content, str(config or "config"))
+    place = claim(root, known, description)
+    write_new(place, description, {CONFIG_FILE: _pointed(text, content, place.folder)})
+    write_readme(read_experiment(place))
+    return place
+
+
+def command(place: Place) -> str:
+    """What trains an experiment."""
+    return f"python {RECIPES[place.kind].script} --config {place.folder / CONFIG_FILE}"
+
+
+def _pointed(text: str, content: Mapping[str, Any], folder: Path) -> str:
+    """Settings that write into `folder`: the text with that one line changed, or written anew where that is not it."""
+    wanted = _with_output(content, str(folder))
+    changed = _OUTPUT_LINE.sub(lambda line: f"{line[1]} {folder}", text)
+    if changed and _mapping(changed) == wanted:
+        return changed
+    return OmegaConf.to_yaml(OmegaConf.create(dict(wanted)))
+
+
+def _with_output(content: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in content.items()}
+    for section, key in _OUTPUT_KEYS:
+        if isinstance(kept.get(section), dict):
+            kept[section].pop(key, None)
+            if not kept[section]:
+                del kept[section]
+    kept["training"] = {**(kept.get("training") or {}), "output_dir": folder}
+    return kept
+
+
+def _with_model(content: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The model under the spelling that the settings use."""
+    section = content.get("model")
+    if not isinstance(section, Mapping):
+        return {**content, "model": model}
+    key = "base_model" if "base_model" in section else "name"
+    return {**content, "model": {**section, key: model}}
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    value = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}

@@ -1,0 +1,119 @@
+"""README.md of an experiment: its findings from the record, the same bytes for the same record; notes below stay."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from tracetune.app.experiment_record import Curve, Experiment, read_experiment
+from tracetune.app.experiments import place_of_folder
+from tracetune.core.durable import write_durably
+from tracetune.core.errors import InputError, StorageError
+from tracetune.reports.markdown import escape
+
+README = "README.md"
+WRITTEN = "<!-- Written by `tracetune experiment` from the files of this folder, down to the next such line. -->"
+NOTES = "<!-- Yours: everything below this line stays as it is. -->"
+EMPTY_NOTES = "\n## Notes\n"
+SHOWN_HASH = 12
+
+
+class Finding(NamedTuple):
+    """One row of the table that every door shows."""
+
+    name: str
+    value: str
+
+
+def write_readme(experiment: Experiment) -> str:
+    """Write the findings anew and keep the notes; the whole text. Raises StorageError."""
+    path = experiment.place.folder / README
+    before = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    text = render_readme(experiment, notes_of(before))
+    if text != before:
+        write_durably(path, text.encode())
+    return text
+
+
+@contextmanager
+def kept_readme(folder: Path) -> Iterator[None]:
+    """A run that trains into an experiment's folder leaves its README as the record is, however the run ends."""
+    try:
+        yield
+    finally:
+        place = place_of_folder(folder)
+        if place is not None:
+            # The run's own error is the one to tell; `tracetune experiment show` tells this one.
+            with suppress(InputError, StorageError):
+                write_readme(read_experiment(place))
+
+
+def render_readme(experiment: Experiment, notes: str) -> str:
+    """The whole page, `notes` at its end."""
+    return "\n".join((*_lines(experiment), "", NOTES)) + "\n" + notes
+
+
+def notes_of(text: str) -> str:
+    """What a person wrote: all below the marker; all of a page that has no marker, rather than lose it."""
+    if not text.strip():
+        return EMPTY_NOTES
+    return text.partition(NOTES)[2].removeprefix("\n") if NOTES in text else "\n" + text
+
+
+def findings(experiment: Experiment) -> list[Finding]:
+    """The table: state, model, data, and how the run went."""
+    run = experiment.run
+    if run is None:
+        return [Finding("state", "not run yet")]
+    rows = [
+        ("state", run.status if run.reason is None else f"{run.status}: {run.reason}"),
+        ("model", run.model),
+        ("data", _data(run.data, run.data_hash)),
+        ("seed", run.seed),
+        ("steps", _steps(run.steps, run.num_steps)),
+        ("tokens", None if run.tokens is None else f"{run.tokens:,}"),
+        *((curve.name.replace("_", " "), _moved(curve)) for curve in run.curves),
+        ("took", _took(run.seconds, run.device)),
+        ("ended", run.ended_at and run.ended_at[:19].replace("T", " ") + " UTC"),
+    ]
+    return [Finding(name, str(value)) for name, value in rows if value is not None]
+
+
+def _lines(experiment: Experiment) -> Iterator[str]:
+    yield f"# {experiment.place.name}"
+    yield ""
+    yield WRITTEN
+    yield ""
+    if experiment.description:
+        yield escape(experiment.description, limit=len(experiment.description) + 1)
+        yield ""
+    yield from table(("finding", ""), findings(experiment))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table in which no cell is markup."""
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(escape(cell, limit=400) for cell in row)} |"
+
+
+def _data(name: str | None, content_hash: str | None) -> str | None:
+    short = content_hash and content_hash[:SHOWN_HASH]
+    return f"{name}, rows {short}" if name and short else name or short
+
+
+def _steps(steps: int | None, num_steps: int | None) -> str | None:
+    if steps is None:
+        return None
+    return f"{steps:,}" if num_steps in (None, steps) else f"{steps:,} of {num_steps:,}"
+
+
+def _took(seconds: float | None, device: str | None) -> str | None:
+    if seconds is None:
+        return None
+    return f"{seconds:,.1f} s on {device}" if device else f"{seconds:,.1f} s"
+
+
+def _moved(curve: Curve) -> str:
+    return f"{curve.first:.4g} → {curve.last:.4g}"
