@@ -93,7 +93,12 @@ def drawable(schema: Any) -> Any:
 @contextmanager
 def service(home: Path) -> Iterator[tuple[BaseSchema, dict[str, str]]]:
     """The schema of a service over `home`, and ids of what is there by parameter name."""
-    app = create_service(ServiceSettings(home=home, run_slots=0, require_token=True, allowed_hosts=("testserver",)))
+    tree = home / "experiments"
+    (tree / "baseline" / "fuzz").mkdir(parents=True)
+    settled = ServiceSettings(
+        home=home, experiments=tree, run_slots=0, require_token=True, allowed_hosts=("testserver",)
+    )
+    app = create_service(settled)
     secret = create_token("fuzz", ("admin",), home=home).secret
     with TestClient(app, headers={"Authorization": f"Bearer {secret}"}) as client:
         known = furnish(client, home)

@@ -37,6 +37,7 @@ EMPTY_PAGES = (
     "/evaluations",
     "/evaluations/new",
     "/leaderboard",
+    "/experiments",
     "/baselines",
     "/models",
     "/models/new",

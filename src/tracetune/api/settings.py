@@ -18,10 +18,12 @@ class ServiceSettings:
     """`home` holds the database (unless DATABASE_URL names another), datasets, runs and models. Sizes are bytes.
 
     A bind beyond this machine always requires a token. `allowed_hosts` are exact names a request may be for,
-    besides this machine's and the address it binds.
+    besides this machine's and the address it binds. `experiments` is the tree of experiments that is shown, None for
+    none.
     """
 
     home: Path
+    experiments: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     require_token: bool = False

@@ -14,7 +14,8 @@ from tracetune.reports.markdown import escape
 README = "README.md"
 WRITTEN = "<!-- Written by `tracetune experiment` from the files of this folder, down to the next such line. -->"
 NOTES = "<!-- Yours: everything below this line stays as it is. -->"
-EMPTY_NOTES = "\n## Notes\n"
+NOTES_HEADING = "## Notes"
+EMPTY_NOTES = f"\n{NOTES_HEADING}\n"
 SHOWN_HASH = 12
 
 

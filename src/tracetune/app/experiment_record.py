@@ -116,11 +116,13 @@ def _ends(place: Place, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]
 
 
 def _object(place: Place, name: str) -> dict[str, Any] | None:
-    try:
-        data = (place.folder / name).read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
+    path = place.folder / name
+    if not path.is_file():
         return None
-    return _parsed(data, place, name)
+    try:
+        return _parsed(path.read_bytes(), place, name)
+    except OSError as error:
+        raise InputError(f"{place.title}/{name}: cannot be read ({error.strerror}); mend its permissions") from error
 
 
 def _parsed(data: bytes, place: Place, name: str) -> dict[str, Any]:

@@ -1,15 +1,21 @@
 """Experiments side by side: the list, and what differs between some of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tracetune.app.experiment_record import Experiment, read_experiment
-from tracetune.app.experiments import Place, find, places
+from tracetune.app.experiment_readme import NOTES_HEADING, README, Finding, findings, notes_of
+from tracetune.app.experiment_record import Experiment, RunFacts, read_experiment
+from tracetune.app.experiments import KINDS, ExperimentKind, Place, find, place_of, places
 from tracetune.app.run_comparison import Difference, compare
-from tracetune.core.errors import InputError
+from tracetune.core.errors import InputError, NotFound
+from tracetune.core.page import Page, decode_cursor, encode_cursor
+
+__all__ = ["KINDS", "ExperimentKind"]
 
 DASH = "–"
+MAX_NOTES_CHARS = 100_000
 HEAD = ("experiment", "state", "model", "data", "steps", "loss", "ended")
 
 
@@ -19,6 +25,40 @@ class Listed(NamedTuple):
     place: Place
     experiment: Experiment | None
     problem: str | None = None
+
+
+class Detail(NamedTuple):
+    """One experiment as its page shows it; `notes` are what a person wrote, as plain text."""
+
+    experiment: Experiment
+    findings: Sequence[Finding]
+    notes: str
+
+
+def page_experiments(
+    root: Path | None, *, kind: str | None = None, limit: int = 20, cursor: str | None = None
+) -> Page[Listed]:
+    """Experiments kind by kind, each in the order of its numbers; none without a tree. Raises InputError."""
+    start = 0 if cursor is None else decode_cursor(cursor)
+    known = [] if root is None else places(root, kind)
+    more = encode_cursor(start + limit) if len(known) > start + limit else None
+    return Page([listed(place) for place in known[start : start + limit]], more)
+
+
+def experiment_detail(root: Path | None, kind: str, name: str) -> Detail:
+    """One experiment by its kind and whole name. Raises NotFound, InputError for a record that cannot be read."""
+    if root is None:
+        raise NotFound(f"Experiment not found: {kind}/{name[:128]}; serve with --experiments DIR")
+    experiment = read_experiment(place_of(root, kind, name))
+    path = experiment.place.folder / README
+    text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    notes = notes_of(text).strip().removeprefix(NOTES_HEADING).strip()
+    return Detail(experiment, findings(experiment), notes[:MAX_NOTES_CHARS])
+
+
+def told(run: RunFacts) -> dict[str, Any]:
+    """A run's facts as plain values."""
+    return {name: value for name, value in asdict(run).items() if name not in ("config", "curves")}
 
 
 def listed(place: Place) -> Listed:

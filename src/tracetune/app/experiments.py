@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
+from tracetune.app.names import PATTERN
 from tracetune.core.durable import publish_folder
 from tracetune.core.errors import InputError, NotFound, StorageError
 from tracetune.core.ids import utc_now
@@ -24,7 +25,7 @@ CONFIG_FILE, IDENTITY_FILE = "training_config.yaml", "experiment.json"
 MAX_DESCRIPTION_CHARS, MAX_SLUG_CHARS = 500, 60
 # One empty file for each number that was given: a folder may be deleted, its number stays used.
 _NUMBERS = ".numbers"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(PATTERN.removeprefix("^").removesuffix("$"))
 
 
 class Place(NamedTuple):

@@ -22,6 +22,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name requests may be for, such as a proxy's; repeatable.")
     ] = None,
+    experiments: Annotated[Path, typer.Option(help="The tree of experiments to show.")] = Path("training/experiments"),
     runs: Annotated[int, typer.Option(min=1, help="How many runs work at a time.")] = 1,
     no_runs: Annotated[bool, typer.Option("--no-runs", help="Start none here; `tracetune worker` does.")] = False,
     tinker: Annotated[
@@ -39,6 +40,7 @@ def serve(
     # Doors do not import one another: this one only names the others, and they are met when it opens.
     settings = import_module("tracetune.api.settings").ServiceSettings(
         home=home_folder(data_dir).absolute(),
+        experiments=experiments.absolute(),
         host=host,
         port=port,
         require_token=require_token,

@@ -16,6 +16,7 @@ NAV = (
     ("/datasets", "Datasets"),
     ("/evaluations", "Evaluations"),
     ("/leaderboard", "Leaderboard"),
+    ("/experiments", "Experiments"),
     ("/models", "Models"),
     ("/chat", "Chat"),
 )

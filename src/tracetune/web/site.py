@@ -18,6 +18,7 @@ from tracetune.web import (
     pages_duels,
     pages_evalsets,
     pages_evaluations,
+    pages_experiments,
     pages_launch,
     pages_lineage,
     pages_models,
@@ -44,6 +45,7 @@ PAGES = (
     pages_evalsets.router,
     pages_evaluations.router,
     pages_standing.router,
+    pages_experiments.router,
     pages_models.router,
     pages_session.router,
 )
