@@ -16,8 +16,9 @@ from tracetune.app.datasets import TokenView
 from tracetune.app.manifest import describe_inputs
 from tracetune.app.memory import first_change, phases, run_bounds, told_bytes, update_of, with_shape
 from tracetune.app.plan import ASSUMED_UTILISATION, told_time
+from tracetune.app.run_session import check_same
 from tracetune.app.runs import RunFolder, read_manifest
-from tracetune.app.sft import check_same, output_folder
+from tracetune.app.sft import output_folder
 from tracetune.app.tinker_bill import estimate as bill_told
 from tracetune.app.tinker_prices import Tokens
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize

@@ -30,8 +30,8 @@ from tracetune.app.manifest import (
 from tracetune.app.memory import check_memory
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.rollouts import drop_after, write_rollouts
+from tracetune.app.run_session import check_same
 from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
-from tracetune.app.sft import check_same
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.tinker_bill import policy_estimate, spent, told_cost
 from tracetune.app.trackers import Trackers

@@ -1,5 +1,7 @@
 """What the training loop tells after each optimizer step, and where it stands in the data."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tracetune.backends.protocol import StepMetrics
@@ -19,9 +21,11 @@ class Position(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """One optimizer step, already applied. `eval_loss` is None on steps without an evaluation."""
+    """One optimizer step, already applied. `eval_loss` is None on steps without an evaluation; `told` is what a recipe
+    adds to the metrics."""
 
     position: Position
     metrics: StepMetrics
     tokens: int
     eval_loss: float | None = None
+    told: Mapping[str, float] = MappingProxyType({})
