@@ -8,11 +8,16 @@ from tracetune.config.kinds import Kind, spell
 
 
 class Dial(NamedTuple):
-    """`key` is what a user writes, `target` the field it sets; None only checks the value."""
+    """`key` is what a user writes, `target` the field it sets; None only checks the value.
+
+    `told` says what the field does, in the reference and in training/README.md. Of several keys with one target the one
+    that `config.yaml` has is told, and the others are its other spellings.
+    """
 
     key: str
     target: str | None
     kind: Kind
+    told: str = ""
 
 
 class Setting(NamedTuple):

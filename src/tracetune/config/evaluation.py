@@ -24,12 +24,17 @@ class EvaluationSettings:
 
 
 EVALUATION_DIALS = (
-    Dial("seed", "seed", whole(0, 2**32 - 1)),
-    Dial("max_examples", "max_examples", optional(whole(1))),
-    Dial("max_tokens", "max_tokens", whole(1)),
-    Dial("temperature", "temperature", number(0)),
-    Dial("batch_size", "batch_size", whole(1)),
-    Dial("system_instruction", "system_instruction", optional(TEXT)),
+    Dial("seed", "seed", whole(0, 2**32 - 1), "governs everything drawn at random"),
+    Dial("max_examples", "max_examples", optional(whole(1)), "problems asked, null for every one"),
+    Dial("max_tokens", "max_tokens", whole(1), "longest answer, in tokens"),
+    Dial("temperature", "temperature", number(0), "0 takes the likeliest token"),
+    Dial("batch_size", "batch_size", whole(1), "answers drawn at once"),
+    Dial(
+        "system_instruction",
+        "system_instruction",
+        optional(TEXT),
+        "the system turn, null for that of the model's own run",
+    ),
 )
 _TABLE = Table(EVALUATION_DIALS, hint=f"known: {', '.join(dial.key for dial in EVALUATION_DIALS)}")
 
