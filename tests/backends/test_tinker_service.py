@@ -110,7 +110,7 @@ def test_a_model_that_is_not_offered_is_refused_with_those_that_are():
 def test_a_model_that_is_only_sampled_is_not_trained_and_the_reverse():
     with pytest.raises(InputError, match="does not train tiny"):
         find_offer("tiny", offered("tiny", trainable=False), sampled=False)
-    with pytest.raises(InputError, match="does not sample from tiny; take another for GRPO"):
+    with pytest.raises(InputError, match="does not sample from tiny; take another"):
         find_offer("tiny", offered("tiny", sampleable=False), sampled=True)
     assert find_offer("tiny", offered("tiny", sampleable=False), sampled=False).name == "tiny"
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tracetune.backends.local_policy import objective_of
 from tracetune.backends.protocol import PolicyMetrics
+from tracetune.backends.tinker_sampling import Draw, Sampler
 from tracetune.backends.tinker_service import TinkerService, Usage
 from tracetune.backends.tinker_state import Passage, TinkerState
 from tracetune.config.grpo_schema import GrpoConfig
@@ -137,27 +138,9 @@ class TinkerPolicy(TinkerState):
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, size: int, dials: dict[str, Any]
     ) -> list[list[Completion]]:
         """`size` completions of each prompt by the weights as they are."""
-        sdk, sampler, doing = self.service.sdk, self._current_sampler(), f"sampling after step {self.num_taken}"
-        stop_ids = sorted(self.model.tokenizer.stop_ids)
-        room = self.service.offer.max_length
-        asked = []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            limit = self._generation.max_generation_steps
-            params = sdk.SamplingParams(
-                max_tokens=limit if room is None else min(limit, room - len(prompt)),
-                seed=seed,
-                stop=stop_ids or None,
-                **dials,
-            )
-            given = sdk.ModelInput.from_ints(list(prompt))
-            asked.append(self.service.submit(doing, lambda _, g=given, p=params: sampler.sample(g, size, p)))
-        answers = [self.service.wait(doing, future) for future in asked]
-        for prompt, answer in zip(prompts, answers, strict=True):
-            # Siblings read their prompt from the cache, and the first as much of it as was there.
-            hits = min(answer.prompt_cache_hit_tokens, len(prompt))
-            said = sum(len(sequence.tokens) for sequence in answer.sequences)
-            self.service.count(Usage(prefill=len(prompt) - hits, cached=hits + (size - 1) * len(prompt), sample=said))
-        return [[self._completion(sequence) for sequence in answer.sequences] for answer in answers]
+        sampler = Sampler(self.service, self._current_sampler(), self.model.tokenizer)
+        how = Draw(size, self._generation.max_generation_steps, dials)
+        return sampler.draw(prompts, seeds, how, doing=f"sampling after step {self.num_taken}")
 
     def _current_sampler(self) -> Any:
         if self._sampler is None or self._sampler_step != self.num_taken:
@@ -167,16 +150,6 @@ class TinkerPolicy(TinkerState):
             )
             self._sampler_step = self.num_taken
         return self._sampler
-
-    def _completion(self, sequence: Any) -> Completion:
-        """What a service sampled: it tells one log-prob a token, those of the policy at temperature 1."""
-        tokens, tokenizer = tuple(sequence.tokens), self.model.tokenizer
-        logprobs = tuple(sequence.logprobs or ())
-        if not tokens or len(logprobs) != len(tokens):
-            return Completion((), (), "", "error", f"the service sent {len(tokens)} tokens, {len(logprobs)} log-probs")
-        by_id = tokens[-1] in tokenizer.stop_ids
-        text = tokenizer.decode(tokens[:-1] if by_id else tokens)
-        return Completion(tokens, logprobs, text, sequence.stop_reason, policy_logprobs=logprobs)
 
 
 class _Row(NamedTuple):

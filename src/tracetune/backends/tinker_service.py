@@ -19,6 +19,7 @@ from tracetune.config.aliases import resolve_alias
 from tracetune.core.errors import InputError, Unavailable
 
 KEY, URL, TELEMETRY = "TINKER_API_KEY", "TINKER_BASE_URL", "TINKER_TELEMETRY"
+PATH = "tinker://"
 HOSTED = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 # How long an answer may take before a person is told that it is waited for.
 SILENT_SECONDS = 60.0
@@ -127,9 +128,11 @@ class TinkerService:
 
 
 @contextmanager
-def connected(model: str, *, sampled: bool, say: Say) -> Iterator[TinkerService]:
-    """A session with the service that offers `model`, an alias or what the service itself calls it; `sampled` says
-    that it must sample too.
+def connected(
+    model: str, *, sampled: bool, say: Say, trained: bool = True, where: str = "model.name"
+) -> Iterator[TinkerService]:
+    """A session with the service that offers `model`: an alias, what the service itself calls it, or a `tinker://` path
+    of weights that were trained from it. `sampled` and `trained` say what it must do, `where` who names it.
 
     Raises Unavailable without an SDK, a key that is accepted or an answer, InputError for a model it does not offer.
     """
@@ -141,7 +144,8 @@ def connected(model: str, *, sampled: bool, say: Say) -> Iterator[TinkerService]
     status = "errored"
     try:
         asked = service.rest("capabilities", lambda rest: rest.get_server_capabilities())
-        service.offer = find_offer(model, asked.supported_models, sampled=sampled)
+        base = _base_of(service, model) if model.startswith(PATH) else model
+        service.offer = find_offer(base, asked.supported_models, sampled=sampled, trained=trained, where=where)
         yield service
         status = "success"
     finally:
@@ -187,18 +191,24 @@ def _reach(url: str, key: str | None) -> None:
         )
 
 
-def find_offer(model: str, offered: Any, *, sampled: bool) -> Offer:
+def _base_of(service: TinkerService, path: str) -> str:
+    """The model that weights were trained from. Raises InputError where the service has no such weights."""
+    return service.rest(path, lambda rest: rest.get_weights_info_by_tinker_path(path)).base_model
+
+
+def find_offer(model: str, offered: Any, *, sampled: bool, trained: bool = True, where: str = "model.name") -> Offer:
     """`model` among the models that a service says it has. Raises InputError."""
     wanted = (model, resolve_alias(model))
     found = next((each for name in wanted for each in offered if each.model_name == name), None)
-    names = sorted(each.model_name for each in offered if each.model_name and each.trainable is not False)
+    can = [each for each in offered if (each.trainable if trained else each.sampleable) is not False]
+    names, does = sorted(each.model_name for each in can if each.model_name), "trains" if trained else "samples from"
     if found is None:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise InputError(
-            f"model.name: the service has no {wanted[1]}; it trains {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
+            f"{where}: the service has no {wanted[1]}; it {does} {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
         )
-    if found.trainable is False:
-        raise InputError(f"model.name: the service does not train {found.model_name}, it trains {', '.join(names)}")
+    if trained and found.trainable is False:
+        raise InputError(f"{where}: the service does not train {found.model_name}, it trains {', '.join(names)}")
     if sampled and found.sampleable is False:
-        raise InputError(f"model.name: the service does not sample from {found.model_name}; take another for GRPO")
+        raise InputError(f"{where}: the service does not sample from {found.model_name}; take another")
     return Offer(found.model_name, found.max_context_length)
