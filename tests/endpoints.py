@@ -40,7 +40,9 @@ def chat(text: str, **usage: int) -> Said:
 
 
 def asked(body: dict[str, Any]) -> str:
-    """The text of the last turn, in either form."""
+    """The text of the last turn, in either form; a prompt as it is."""
+    if "prompt" in body:
+        return str(body["prompt"])
     return body["question"] if "question" in body else body["messages"][-1]["content"]
 
 

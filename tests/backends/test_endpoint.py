@@ -66,6 +66,8 @@ def test_an_address_says_what_kind_it_is(url, meant, kind):
     assert "key=1" not in place.shown
     assert place_of("http://h/ask", "openai").url == "http://h/ask/chat/completions"
     assert place_of("http://h", "question").url == "http://h/"
+    for given in ("http://h", "http://h/v1", "http://h/v1/chat/completions"):
+        assert place_of(given, "completions").url == "http://h/v1/completions"
 
 
 @pytest.mark.parametrize(

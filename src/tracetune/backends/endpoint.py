@@ -212,7 +212,8 @@ class Endpoint:
             return _Try(None, told, may_retry=True) if isinstance(told, str) else _Try(told)
         error = f"HTTP {status}: {shown(data)}"
         if status in (401, 403):
-            error += f"; the key comes from {self.settings.key_variable or DEFAULT_KEY} (--key-variable names another)"
+            told = f"{self.settings.key_variable or DEFAULT_KEY} ({self.settings.key_option} names another)"
+            error += f"; the key comes from {told}"
         if status not in RETRIED and status < 500:
             return _Try(None, error, is_endpoints_fault=status in (401, 403, 404, 405) or status < 400)
         after = _seconds(headers.get("retry-after"))

@@ -1,24 +1,25 @@
-"""What an endpoint is asked and how its reply is read: OpenAI's chat, or a plain `{question}` with a text in return.
+"""What an endpoint is asked and how its reply is read: OpenAI's chat, its completions of a prompt that the options
+hold, or a plain `{question}` with a text in return.
 
 Nothing here speaks to anyone. A reply that cannot be read is a reason, never an empty answer.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 from urllib.parse import urlsplit
 
 from tracetune.core.errors import InputError
 from tracetune.core.values import Message
 
-Kind = Literal["openai", "question"]
+Kind = Literal["openai", "completions", "question"]
 ANSWER_FIELDS = ("answer", "response", "text", "output")
-CHAT = "/chat/completions"
+CHAT, COMPLETIONS = "/chat/completions", "/completions"
 MAX_SHOWN = 200
 
 
 class Place(NamedTuple):
-    """Where requests go, and in which of the two forms. `shown` has no query, which may hold a key."""
+    """Where requests go, and in which of the forms. `shown` has no query, which may hold a key."""
 
     url: str
     kind: Kind
@@ -44,16 +45,18 @@ def place_of(url: str, kind: str = "auto") -> Place:
     >>> place_of("http://127.0.0.1:8001").url, place_of("http://127.0.0.1:9/tutor").kind
     ('http://127.0.0.1:8001/v1/chat/completions', 'question')
     """
-    if kind not in ("auto", "openai", "question"):
-        raise InputError(f"endpoint: kind must be auto, openai or question, got {kind!r:.40}")
+    if kind not in ("auto", *get_args(Kind)):
+        raise InputError(f"endpoint: kind must be auto, {', '.join(get_args(Kind))}, got {kind!r:.40}")
     parts = _parts(url)
     path = parts.path.rstrip("/")
     if kind == "auto":
         kind = "openai" if not path or path.endswith(("/v1", CHAT)) else "question"
     if kind == "openai" and not path.endswith(CHAT):
         path = f"{path or '/v1'}{CHAT}"
+    if kind == "completions":
+        path = f"{path.removesuffix(CHAT) or '/v1'}{COMPLETIONS}"
     found = parts._replace(path=path or "/", fragment="")
-    return Place(found.geturl(), "openai" if kind == "openai" else "question", found._replace(query="").geturl())
+    return Place(found.geturl(), cast(Kind, kind), found._replace(query="").geturl())
 
 
 def request_body(
@@ -62,6 +65,8 @@ def request_body(
     """The JSON to send. A `{question}` endpoint gets the last turn alone: it has no roles, models or settings."""
     if place.kind == "question":
         return {"question": messages[-1].content}
+    if place.kind == "completions":
+        return {"model": model or "default", **options}
     turns = [{"role": message.role, "content": message.content} for message in messages]
     return {"model": model or "default", "messages": turns, **options}
 
@@ -74,7 +79,7 @@ def read_reply(place: Place, data: bytes) -> Told | str:
         return f"the reply is not JSON, it begins {shown(data)}"
     if not isinstance(value, Mapping):
         return f"the reply must be a JSON object, got {shown(data)}"
-    return _chat(value) if place.kind == "openai" else _plain(value)
+    return _plain(value) if place.kind == "question" else _choice(value, place.kind)
 
 
 def shown(data: bytes) -> str:
@@ -99,16 +104,19 @@ def _parts(url: str) -> Any:
     return parts
 
 
-def _chat(value: Mapping[str, Any]) -> Told | str:
+def _choice(value: Mapping[str, Any], kind: Kind) -> Told | str:
+    """The first choice of OpenAI's two forms."""
     choices = value.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, Mapping) else None
-    if not isinstance(first, Mapping) or not isinstance(message, Mapping):
-        return f"the reply has no choices[0].message, got {shown(json.dumps(value).encode())}"
+    where = "choices[0]" if kind == "completions" else "choices[0].message"
+    said = first.get("message") if isinstance(first, Mapping) and kind == "openai" else first
+    if not isinstance(first, Mapping) or not isinstance(said, Mapping):
+        return f"the reply has no {where}, got {shown(json.dumps(value).encode())}"
     # A model may refuse in a field of its own.
-    content = message.get("content") if message.get("content") is not None else message.get("refusal")
+    names = ("text",) if kind == "completions" else ("content", "refusal")
+    content = next((said[name] for name in names if said.get(name) is not None), None)
     if not isinstance(content, str):
-        return f"choices[0].message.content must be text, got {content!r:.80}"
+        return f"{where}.{names[0]} must be text, got {content!r:.80}"
     usage = value.get("usage") if isinstance(value.get("usage"), Mapping) else {}
     reason = first.get("finish_reason")
     return Told(

@@ -16,13 +16,14 @@ class EndpointSettings:
 
     `key_variable` None: an OpenAI-compatible endpoint gets `OPENAI_API_KEY` if that is set, over https or on this
     machine; a `{question}` endpoint gets no key. After `give_up_after` failures in a row that are the endpoint's
-    (nobody there, its key, its errors) no more is asked.
+    (nobody there, its key, its errors) no more is asked. `key_option` is what errors call the setting of the key.
     """
 
     url: str
     kind: str = "auto"
     model: str | None = None
     key_variable: str | None = None
+    key_option: str = "--key-variable"
     concurrency: int = 8
     connect_timeout: float = 10.0
     timeout: float = 120.0
@@ -45,8 +46,10 @@ def find_key(settings: EndpointSettings, place: Place) -> str | None:
     if settings.key_variable is not None:
         key = os.environ.get(settings.key_variable, "").strip()
         if not key:
-            raise InputError(f"endpoint: {settings.key_variable} is not set; export it, or leave --key-variable out")
-    elif place.kind == "openai" and _is_private(place.url):
+            raise InputError(
+                f"endpoint: {settings.key_variable} is not set; export it, or leave {settings.key_option} out"
+            )
+    elif place.kind != "question" and _is_private(place.url):
         key = os.environ.get(DEFAULT_KEY, "").strip()
     else:
         return None
