@@ -1,9 +1,11 @@
 """Real processes, killed at any moment and started again, end with the bytes of a run that was never killed."""
 
+import io
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ import pytest
 from tests.app.moments import Moment, live
 
 from tracetune.app.manifest import folder_hashes
+from tracetune.app.reproduce import reproduce
 from tracetune.app.runs import first_metrics_difference, read_metrics
 from tracetune.app.sft import run_sft
 from tracetune.config.resolve import load_sft_config
-from tracetune.config.schema import SftConfig
+from tracetune.config.schema import SftConfig, TrainFile
 from tracetune.engine.checkpoint import list_checkpoints
 
 pytestmark = pytest.mark.slow
@@ -28,7 +31,7 @@ def config(small_settings) -> SftConfig:
     return load_sft_config({**small_settings, "training": training})
 
 
-def train(config: SftConfig, data: Path, run: Path) -> None:
+def train(config: SftConfig, data: Path | None, run: Path) -> None:
     run_sft(config, data=data, output=run)
 
 
@@ -80,3 +83,21 @@ def test_sigterm_exits_143_and_prints_the_command_that_goes_on(small_model, sums
     assert f"python {' '.join(words)}" in told
     (saved,) = list_checkpoints(tmp_path / "run" / "checkpoints")
     assert f"interrupted after step {int(saved.name.removeprefix('step-'))};" in told
+
+
+def test_a_killed_run_over_several_files_with_weights_goes_on_to_the_same_bytes(config, sums, tmp_path):
+    lines = sums.read_text().splitlines(keepends=True)
+    files = [tmp_path / "many.jsonl", tmp_path / "few.jsonl"]
+    for path, part in zip(files, (lines[:30], lines[30:]), strict=True):
+        path.write_text("".join(part))
+    shares = tuple(TrainFile(path=str(path), weight=weight) for path, weight in zip(files, (0.4, 3.0), strict=True))
+    mixed = replace(config, data=replace(config.data, train_files=shares, eval_fraction=0.2))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run_sft(mixed, output=whole, stream=io.StringIO())
+    # Dies in the third epoch, whose rows are not those of the first.
+    assert live(train, mixed, None, broken, until=Moment("os.rename", "*/checkpoints/.step-*.partial", turn=9))
+    run_sft(mixed, output=broken, stream=io.StringIO())
+    assert folder_hashes(broken / "checkpoint-final") == folder_hashes(whole / "checkpoint-final")
+    assert first_metrics_difference(whole / "metrics.jsonl", broken / "metrics.jsonl") is None
+    assert "eval_loss" in read_metrics(whole / "metrics.jsonl")[-1]
+    assert reproduce(whole, stream=io.StringIO()).identical

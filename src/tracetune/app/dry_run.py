@@ -4,7 +4,6 @@ import math
 import time
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import jax
 from tracetune.app.backend_choice import check_backend_arch, require_backend
 from tracetune.app.blueprint import blueprint
 from tracetune.app.datasets import TokenView
+from tracetune.app.examples import first_examples
 from tracetune.app.manifest import describe_inputs
 from tracetune.app.memory import first_change, phases, run_bounds, told_bytes, update_of, with_shape
 from tracetune.app.plan import ASSUMED_UTILISATION, told_time
@@ -21,7 +21,7 @@ from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.app.sft import output_folder
 from tracetune.app.tinker_bill import estimate as bill_told
 from tracetune.app.tinker_prices import Tokens
-from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
+from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data
 from tracetune.app.workload import work_of
 from tracetune.backends.tinker_service import service_url
 from tracetune.backends.tinker_words import without_key
@@ -77,7 +77,7 @@ def dry_run(
     require_backend(config)
     folder = RunFolder(output_folder(config, output), config.output)
     rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
-    eval_rows = read_eval_rows(config)
+    eval_rows = read_eval_rows(config, rows)
     manifest = read_manifest(folder.manifest)
     if manifest is not None:
         check_same(folder, manifest, describe_inputs(config, rows, eval_rows, max_samples=max_samples))
@@ -86,9 +86,9 @@ def dry_run(
         tokenizer = _tokenizer(blueprint(config.model.name).folder)
     else:
         tokenizer = served_model(config.model.name).tokenizer
-    notes: list[str] = []
-    examples = tokenize(islice(rows.rows, SHOWN_ROWS), tokenizer, config, say=notes.append)
-    num_steps = config.training.num_steps or _guess_steps(config, examples, len(rows.rows))
+    notes = [rows.left_out] if rows.left_out else []
+    examples = first_examples(rows.rows, tokenizer, config, SHOWN_ROWS, say=notes.append)
+    num_steps = config.training.num_steps or _guess_steps(config, examples, rows.num_per_epoch)
     longest = _guess_longest(config, examples, rows)
     if is_here:
         cost = _local_facts(config, examples, num_steps, longest=longest, pad_id=tokenizer.pad_id)
@@ -182,7 +182,7 @@ def _guess_longest(config: SftConfig, shown: list[Example], rows: TrainingData) 
     return min(config.model.max_length, math.ceil(tokens_per_char * max(chars.values())))
 
 
-def _guess_steps(config: SftConfig, shown: list[Example], num_rows: int) -> int:
+def _guess_steps(config: SftConfig, shown: list[Example], num_rows: float) -> int:
     """Steps of all epochs, if every row were as long as those shown and rows packed without a gap."""
     mean = sum(len(example.tokens) - 1 for example in shown) / len(shown)
     packed = num_rows * mean / config.model.max_length if config.model.packing else num_rows
@@ -193,7 +193,8 @@ def _guess_steps(config: SftConfig, shown: list[Example], num_rows: int) -> int:
 
 def _rows_told(rows: TrainingData, eval_rows: TrainingData | None) -> str:
     held_out = "" if eval_rows is None else f", {len(eval_rows.rows):,} to evaluate on"
-    return f"{len(rows.rows):,} to train on (sha256 {rows.facts['rows_hash'][:12]}…){held_out}"
+    mix = "".join(f", {file.path} {file.num_rows:,} × {file.weight:g}" for file in rows.files)
+    return f"{len(rows.rows):,} to train on (sha256 {rows.facts['rows_hash'][:12]}…){mix}{held_out}"
 
 
 def _steps_told(config: SftConfig, num_steps: int) -> str:

@@ -38,7 +38,7 @@ def reproduce(folder: Path, *, home: Path | None = None, stream: TextIO | None =
     config = load_sft_config(manifest["training_config"], where=f"{path}: training_config")
     source = _source(manifest)
     rows = read_training_data(config, **source, max_samples=manifest["max_samples"], home=home)
-    inputs = describe_inputs(config, rows, read_eval_rows(config), max_samples=manifest["max_samples"])
+    inputs = describe_inputs(config, rows, read_eval_rows(config, rows), max_samples=manifest["max_samples"])
     for section, kind in (("data", "data"), ("eval_data", "data"), ("training_config", "config")):
         if told := first_input_difference({section: manifest[section]}, inputs):
             return Reproduction(None, f"{kind}: {told}")
@@ -60,7 +60,8 @@ def _source(manifest: dict[str, Any]) -> dict[str, Any]:
     data = manifest["data"]
     if data["kind"] == "dataset":
         return {"data": None, "dataset": data["dataset_key"]}
-    return {"data": Path(data["path"]), "dataset": None}
+    path = Path(data["path"]) if data["kind"] == "file" else None
+    return {"data": path, "dataset": None}
 
 
 def _outcome_difference(manifest: dict[str, Any], original: RunFolder, again: RunFolder) -> str | None:

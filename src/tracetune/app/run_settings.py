@@ -86,6 +86,7 @@ def _settle_sft(asked: Asked) -> tuple[str, dict[str, Any]]:
         {
             "output": (config.output != OutputSettings(), "the service names a run's files; leave it out"),
             "data.train_file": (config.data.train_file is not None, "names a file of the server; give dataset"),
+            "data.train_files": (config.data.train_files is not None, "names files of the server; give dataset"),
             "data.eval_file": (config.data.eval_file is not None, "names a file of the server; leave it out"),
             "backend": (config.backend != "local", f"only local runs here, got {config.backend!r}"),
         }

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from tracetune.app.backend_choice import backend_facts, load_base, model_facts, reached, require_backend
 from tracetune.app.compile_cache import use_compile_cache
+from tracetune.app.examples import mix_told, parts_of, tokenize
 from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.followers import own_folder, own_stream
 from tracetune.app.manifest import (
@@ -24,7 +25,7 @@ from tracetune.app.progress import Reporter
 from tracetune.app.run_session import RunResult, Session, Work, finished
 from tracetune.app.runs import RunFolder, hold_run
 from tracetune.app.tinker_bill import estimate, supervised_tokens
-from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data, tokenize
+from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data
 from tracetune.backends.local import LocalBackend
 from tracetune.backends.protocol import Backend
 from tracetune.backends.tinker_service import TinkerService
@@ -80,7 +81,7 @@ def run_sft(
     with kept_readme(shared.root), hosts.together(), own_stream(stream or sys.stderr) as out:
         mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
         rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
-        eval_rows = read_eval_rows(config)
+        eval_rows = read_eval_rows(config, rows)
         inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples) | named(run_id)
         if done := finished(shared, inputs):
             out.write(f"{shared.root}: this run is finished; choose another --output to train again\n")
@@ -128,8 +129,11 @@ def prepare(
     `notes`."""
     use_compile_cache()
     model = load_base(config, mesh=mesh)
-    examples = tokenize(rows.rows, model.tokenizer, config, say=notes.append)
-    plan = StepPlan.from_config(config, examples, pad_id=model.tokenizer.pad_id)
+    notes += [told for told in (rows.left_out, eval_rows and eval_rows.left_out) if told]
+    fitted = tokenize(rows.rows, model.tokenizer, config, say=notes.append)
+    examples, parts = fitted.examples, parts_of(rows.files, fitted)
+    plan = StepPlan.from_config(config, examples, pad_id=model.tokenizer.pad_id, parts=parts)
+    notes += mix_told(rows.files, parts)
     num_steps = config.training.num_steps or count_steps(plan.epoch, num_epochs=config.training.num_epochs)
     notes.append(
         f"{len(examples)} examples, {sum(example.num_targets for example in examples)} trained tokens, "
@@ -137,7 +141,7 @@ def prepare(
     )
     if eval_rows is None:
         return Prepared(model, plan, num_steps, (), plan.longest, mesh)
-    held_out = plan.in_order(tokenize(eval_rows.rows, model.tokenizer, config, say=notes.append))
+    held_out = plan.in_order(tokenize(eval_rows.rows, model.tokenizer, config, say=notes.append).examples)
     steps = held_out.epoch(0)
     eval_batches = tuple(batch for index in range(len(steps)) for batch in steps[index])
     return Prepared(model, plan, num_steps, eval_batches, max(plan.longest, held_out.longest), mesh)

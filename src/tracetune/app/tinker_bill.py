@@ -16,7 +16,7 @@ def supervised_tokens(config: SftConfig, plan: StepPlan, num_steps: int, eval_to
     every = config.training.eval_every
     # The last step is evaluated whatever the cadence.
     num_evals = (num_steps // every if every else 0) + (1 if not every or num_steps % every else 0)
-    per_epoch = sum(len(example.tokens) - 1 for example in plan.examples)
+    per_epoch = sum(len(plan.examples[index].tokens) - 1 for index in plan.drawn(0))
     return Tokens(eval_tokens * num_evals, 0, round(per_epoch * num_steps / len(plan.epoch(0))))
 
 

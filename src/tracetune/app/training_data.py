@@ -1,21 +1,23 @@
-"""Where a run's rows come from (a JSONL file or a frozen dataset), what they are hashed to, and their tokens."""
+"""Where a run's rows come from (JSONL files or a frozen dataset), which of them are held out to evaluate on, and what
+they are hashed to."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
+from tracetune.app.row_choice import Choice, FileRows, Source, counted, hold_out, told_choice
 from tracetune.config.schema import DataSettings, RowFormat, SftConfig
 from tracetune.core.errors import InputError
-from tracetune.core.ids import canonical_json
-from tracetune.core.values import Example, Message
+from tracetune.core.labels import Wanted, labels_of
+from tracetune.core.trace import StoredTrace
+from tracetune.core.values import Message
 from tracetune.data.export import training_example_row
-from tracetune.data.render import TrainingRow, render_rows, trace_messages
+from tracetune.data.render import TrainingRow, trace_messages
 from tracetune.data.rows import parse_training_row, read_training_rows
-from tracetune.models.tokenizer import Tokenizer
 
 # What a raw row of each format has and what it lacks.
 _MARKS: dict[RowFormat, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -29,10 +31,22 @@ _MARKS: dict[RowFormat, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 class TrainingData(NamedTuple):
     """Rows to train on. `facts` go into the manifest: kind, path or key, counts, and `rows_hash`, the sha256
-    of the rows' conversations, equal on every machine."""
+    of the rows' conversations, equal on every machine.
+
+    `files` are those of `data.train_files`, whose rows follow each other; `held_out` are the rows to evaluate on that
+    `data.eval_fraction` set apart; `left_out` tells what the choice of rows left out.
+    """
 
     rows: tuple[TrainingRow, ...]
     facts: dict[str, Any]
+    files: tuple[FileRows, ...] = ()
+    held_out: tuple[TrainingRow, ...] = ()
+    left_out: str = ""
+
+    @property
+    def num_per_epoch(self) -> float:
+        """Rows that an epoch sees, a row seen twice counted twice."""
+        return sum(file.weight * file.num_rows for file in self.files) if self.files else len(self.rows)
 
 
 def read_training_data(
@@ -40,26 +54,41 @@ def read_training_data(
 ) -> TrainingData:
     """The rows that `--data`, `--dataset` or the configuration names, templates applied.
 
-    Raises InputError when none or two are named or a row is bad, NotFound when it does not exist.
+    `max_samples` takes the first so many rows of each file that its choice of rows leaves. Raises InputError when none
+    or two are named, a row is bad or none is chosen, NotFound when it does not exist.
     """
     if data is not None and dataset is not None:
         raise InputError("--data and --dataset: only one can be trained on, got both; leave one out")
+    if max_samples is not None and max_samples < 1:
+        raise InputError(f"--max-samples: must be at least 1, got {max_samples}")
     path = data or (Path(config.data.train_file) if config.data.train_file else None)
     if dataset is not None:
         rows, facts = _from_dataset(config.data, dataset, home)
+        sources = [Source(dataset, rows)]
     elif path is not None:
-        rows, facts = read_rows(path, config.data), {"kind": "file", "path": str(path)}
+        sources, facts = [_file_source(path, config.data)], {"kind": "file", "path": str(path)}
+    elif config.data.train_files is not None:
+        sources = [_file_source(Path(file.path), config.data, file.weight) for file in config.data.train_files]
+        facts = {"kind": "files"}
     else:
-        raise InputError("data: nothing to train on; give --data FILE, --dataset KEY, or data.train_file in the config")
-    return _collect(rows, facts, config, max_samples)
+        raise InputError(
+            "data: nothing to train on; give --data FILE, --dataset KEY, or data.train_file or data.train_files in the "
+            "config"
+        )
+    return _collect(sources, facts, config, max_samples)
 
 
-def read_eval_rows(config: SftConfig) -> TrainingData | None:
-    """The rows of `data.eval_file`, None when the configuration names none."""
+def read_eval_rows(config: SftConfig, training: TrainingData) -> TrainingData | None:
+    """The rows of `data.eval_file`, or those held out of the rows to train on; None when the configuration asks for
+    neither."""
+    if config.data.eval_fraction is not None:
+        facts = {"kind": "held_out", "fraction": config.data.eval_fraction}
+        return TrainingData(training.held_out, facts | counted(training.held_out))
     if config.data.eval_file is None:
         return None
     path = Path(config.data.eval_file)
-    return _collect(read_rows(path, config.data), {"kind": "file", "path": str(path)}, config, None)
+    whole = replace(config, data=replace(config.data, eval_fraction=None))
+    return _collect([_file_source(path, config.data)], {"kind": "file", "path": str(path)}, whole, None)
 
 
 def read_rows(path: Path, settings: DataSettings) -> Iterator[TrainingRow]:
@@ -75,25 +104,6 @@ def instruct_prompt(prompt: str) -> str:
     return f"### Instruction:\n{prompt}\n\n### Response:\n"
 
 
-def tokenize(
-    rows: Iterable[TrainingRow], tokenizer: Tokenizer, config: SftConfig, *, say: Callable[[str], None]
-) -> list[Example]:
-    """Proven examples of at most `max_length` tokens; longer rows are counted and named, or refused.
-
-    Raises InputError when a row is too long and `truncation` is off, or when none is short enough.
-    """
-    rendered = render_rows(rows, tokenizer, max_length=config.model.max_length)
-    limit = f"{config.model.max_length} tokens (model.max_length)"
-    if rendered.too_long:
-        named = ", ".join(rendered.too_long[:5]) + (", …" if len(rendered.too_long) > 5 else "")
-        if not config.model.drop_long:
-            raise InputError(f"{named}: longer than {limit}; raise it, or set model.truncation to leave such rows out")
-        say(f"left out {len(rendered.too_long)} rows longer than {limit}: {named}")
-    if not rendered.examples:
-        raise InputError(f"data: every row is longer than {limit}; raise it")
-    return rendered.examples
-
-
 def _from_dataset(settings: DataSettings, key: str, home: Path | None) -> tuple[Iterator[TrainingRow], dict[str, Any]]:
     from tracetune.app.datasets import open_dataset
 
@@ -105,7 +115,7 @@ def _from_dataset(settings: DataSettings, key: str, home: Path | None) -> tuple[
         "content_hash": frozen.manifest.content_hash,
     }
     if settings.format in ("auto", "trace", "tunix_sft"):
-        return (TrainingRow(row.id, trace_messages(row.trace)) for row in frozen.iter_traces()), facts
+        return (_traced(row) for row in frozen.iter_traces()), facts
     if settings.format == "training_example":
         return (parse_training_row(training_example_row(row), row.id) for row in frozen.iter_traces()), facts
     raise InputError(
@@ -113,18 +123,36 @@ def _from_dataset(settings: DataSettings, key: str, home: Path | None) -> tuple[
     )
 
 
+def _traced(row: StoredTrace) -> TrainingRow:
+    return TrainingRow(row.id, trace_messages(row.trace), labels_of(row.trace.meta or {}))
+
+
+def _file_source(path: Path, settings: DataSettings, weight: float = 1.0) -> Source:
+    return Source(str(path), read_rows(path, settings), weight)
+
+
 def _collect(
-    rows: Iterable[TrainingRow], facts: dict[str, Any], config: SftConfig, max_samples: int | None
+    sources: Sequence[Source], facts: dict[str, Any], config: SftConfig, max_samples: int | None
 ) -> TrainingData:
-    if max_samples is not None and max_samples < 1:
-        raise InputError(f"--max-samples: must be at least 1, got {max_samples}")
-    kept = tuple(_shape(row, config) for row in islice(rows, max_samples))
-    if not kept:
-        raise InputError(f"{facts.get('path') or facts.get('dataset_key')}: has no rows to train on")
-    digest = hashlib.sha256()
-    for row in kept:
-        digest.update(canonical_json([[message.role, message.content] for message in row.messages]) + b"\n")
-    return TrainingData(kept, {**facts, "rows": len(kept), "rows_hash": digest.hexdigest()})
+    """The chosen rows of every source, those held out apart."""
+    wanted = Wanted(config.data.grades, config.data.topics)
+    chosen: list[tuple[TrainingRow, int]] = []
+    num_others = 0
+    for number, source in enumerate(sources):
+        rows = Choice(source, wanted)
+        chosen += [(_shape(row, config), number) for row in islice(rows, max_samples)]
+        rows.check()
+        num_others += rows.num_others
+    kept, held_out = hold_out(chosen, config)
+    files = tuple(
+        FileRows(source.name, source.weight, sum(of == number for _, of in kept))
+        for number, source in enumerate(sources)
+    )
+    rows = tuple(row for row, _ in kept)
+    if facts["kind"] != "files":
+        return TrainingData(rows, facts | counted(rows), (), held_out, told_choice(wanted, num_others))
+    told = {"files": [{"path": file.path, "weight": file.weight, "rows": file.num_rows} for file in files]}
+    return TrainingData(rows, facts | told | counted(rows, files), files, held_out, told_choice(wanted, num_others))
 
 
 def _shape(row: TrainingRow, config: SftConfig) -> TrainingRow:

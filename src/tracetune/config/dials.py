@@ -8,7 +8,9 @@ from typing import Any
 from tracetune.config.check import Dial
 from tracetune.config.kinds import (
     FLAG,
+    GRADES,
     INNER_PATH,
+    NAMES,
     TEXT,
     Kind,
     mapped,
@@ -17,9 +19,10 @@ from tracetune.config.kinds import (
     optional,
     several_of,
     share_below_one,
+    share_within,
     whole,
 )
-from tracetune.config.schema import MeshSettings
+from tracetune.config.schema import MeshSettings, TrainFile
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROW_FORMATS = ("auto", "trace", "tunix_sft", "training_example", "prompt_response", "messages")
@@ -36,6 +39,23 @@ def _read_mesh(value: Any) -> MeshSettings:
     return MeshSettings(shape=tuple(whole(1).read(count) for count in counts), axes=axes)
 
 
+def _read_train_files(value: Any) -> tuple[TrainFile, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(value)
+    files = tuple(_read_train_file(item) for item in value)
+    if len({file.path for file in files}) != len(files):
+        raise ValueError(value)
+    return files
+
+
+def _read_train_file(value: Any) -> TrainFile:
+    fields = value if isinstance(value, dict) else {"path": value}
+    if not {"path"} <= set(fields) <= {"path", "weight"}:
+        raise ValueError(value)
+    weight = number(0, above=True).read(fields.get("weight", 1.0))
+    return TrainFile(path=TEXT.read(fields["path"]), weight=weight)
+
+
 MESH = Kind('device counts and their axes (dp or data, fsdp, tp), like [[2,2],["fsdp","tp"]]', _read_mesh)
 DTYPE = optional(one_of("float32", "bfloat16"))
 _NAME, _LENGTH = TEXT, whole(8)
@@ -46,6 +66,7 @@ _STEPS, _EPOCHS = optional(_COUNT), number(0, above=True)
 _RANK, _MODULES = whole(1), several_of(*PROJECTIONS)
 _QUANTIZE = optional(one_of("nf4", "int8"))
 REMAT = mapped({False: False, True: True, "none": False, "full": True, "dots": "dots", "offload": "offload"})
+TRAIN_FILES = Kind("a list of files, each a path or {path: …, weight: a number above 0}, none twice", _read_train_files)
 _PADDING = mapped({False: True, True: False, "max_length": False})
 
 # Of every local trainer: AdamW and its schedule.
@@ -160,7 +181,18 @@ DIALS = (
     Dial("training.max_checkpoints", "training.max_checkpoints", _COUNT, "checkpoints kept"),
     # The data.
     Dial("data.train_file", "data.train_file", optional(TEXT), "rows to train on; `--data` wins"),
+    Dial("data.train_files", "data.train_files", optional(TRAIN_FILES), "or several files, each with a weight"),
     Dial("data.eval_file", "data.eval_file", optional(TEXT), "rows to evaluate the loss on"),
+    Dial(
+        "data.eval_fraction",
+        "data.eval_fraction",
+        optional(share_within()),
+        "or a share of the rows held out for it: the same of every grade, one question never on both sides",
+    ),
+    Dial("data.grades", "data.grades", optional(GRADES), "only rows of these grades, null for all"),
+    Dial("data.topics", "data.topics", optional(NAMES), "only rows with one of these topic tags, null for all"),
+    Dial("data.min_tokens", "data.min_tokens", optional(_COUNT), "only examples of at least so many tokens, as shown"),
+    Dial("data.max_tokens", "data.max_tokens", optional(_COUNT), "and of at most so many; others are counted"),
     Dial("data.format", "data.format", one_of(*ROW_FORMATS), "the row format you expect; any other is an error"),
     Dial(
         "data.prompt_template",
@@ -182,4 +214,6 @@ DIALS = (
 EXCLUSIVE = (
     ("training.num_steps", "training.num_epochs"),
     ("optimizer.warmup_steps", "optimizer.warmup_ratio"),
+    ("data.train_file", "data.train_files"),
+    ("data.eval_file", "data.eval_fraction"),
 )

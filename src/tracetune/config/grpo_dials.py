@@ -14,7 +14,7 @@ from tracetune.config.kinds import (
     number,
     one_of,
     optional,
-    share_below_one,
+    share_within,
     whole,
 )
 
@@ -73,7 +73,7 @@ def _read_size(value: Any) -> str:
 _COUNT, _CADENCE, _SHARE = whole(1), whole(0), number(0, 1, above=True)
 _SEED = whole(0, 2**32 - 1)
 _SIBLINGS = Kind("a whole number of at least 2 (one completion has no siblings)", whole(2).read)
-_CLIP = Kind("a number above 0 and below 1", lambda value: share_below_one().read(number(0, 1, above=True).read(value)))
+_CLIP = share_within()
 _WARM = Kind("a number above 0 (greedy completions of one prompt are all equal)", number(0, above=True).read)
 _MODULES = Kind(f"a pattern of names or a list, covering some of {', '.join(PROJECTIONS)}", _read_modules)
 _FUNCTIONS = Kind("a list of rewards, each a built-in's name or module:function, none twice", _read_rewards)

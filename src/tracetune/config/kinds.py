@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tracetune.core.labels import grade_name
+
 
 class Kind(NamedTuple):
     """`read` returns the typed value or raises ValueError; `meaning` completes "must be …"."""
@@ -51,6 +53,12 @@ def share_below_one() -> Kind:
     return Kind("a number of at least 0 and below 1", read)
 
 
+def share_within() -> Kind:
+    """A number between 0 and 1, neither of them."""
+    above = number(0, 1, above=True)
+    return Kind("a number above 0 and below 1", lambda value: share_below_one().read(above.read(value)))
+
+
 def mapped(values: dict[Any, Any]) -> Kind:
     """One of the written values, each with what it stands for."""
 
@@ -83,8 +91,25 @@ def several_of(*names: str) -> Kind:
     return Kind(f"a list of some of {', '.join(names)}", read)
 
 
+def several(kind: Kind, meaning: str) -> Kind:
+    """A list of values of one kind, at least one and none twice."""
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or not value:
+            return _refuse(value)
+        items = tuple(kind.read(item) for item in value)
+        return items if len(set(items)) == len(items) else _refuse(value)
+
+    return Kind(meaning, read)
+
+
 def _read_text(value: Any) -> str:
     return value if isinstance(value, str) and value.strip() else _refuse(value)
+
+
+def _read_grade(value: Any) -> str:
+    good = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return (good and grade_name(value)) or _refuse(value)
 
 
 def _read_inner_path(value: Any) -> str:
@@ -111,4 +136,6 @@ def _looks_numeric(text: str) -> bool:
 TEXT = Kind("text", _read_text)
 ANY_TEXT = Kind("text", lambda value: value if isinstance(value, str) else _read_text(value))
 FLAG = mapped({True: True, False: False})
+NAMES = several(TEXT, "a list of names, none twice")
+GRADES = several(Kind("a grade", _read_grade), "a list of grades, like [K, 1, 2], none twice")
 INNER_PATH = Kind("a path inside the run folder", _read_inner_path)

@@ -65,6 +65,9 @@ def config_mapping(config: SftConfig) -> dict[str, Any]:
         del mapping["optimizer"]["warmup_ratio"]
     if config.model.lora is not None:
         mapping["model"]["lora"]["target_modules"] = list(config.model.lora.target_modules)
+    for name in ("train_files", "grades", "topics"):
+        value = mapping["data"][name]
+        mapping["data"][name] = None if value is None else list(value)
     mesh = mapping["model"].pop("mesh")
     mapping["model"]["mesh_shape"] = [list(mesh["shape"]), list(mesh["axes"])]
     return mapping
@@ -133,9 +136,25 @@ def _contradictions(settings: Settings) -> list[str]:
     if "data.shuffle_seed" in given and "data.shuffle" in given and not given["data.shuffle"].value:
         found.append(f"{given['data.shuffle_seed'].place}: has no effect while data.shuffle is false; remove one")
     eval_every = given.get("training.eval_every")
-    if eval_every and eval_every.value > 0 and "data.eval_file" not in given:
-        found.append(f"{eval_every.place}: needs data.eval_file, the rows to evaluate on; add it or remove this key")
-    return found
+    if eval_every and eval_every.value > 0 and not {"data.eval_file", "data.eval_fraction"} & set(given):
+        found.append(
+            f"{eval_every.place}: needs data.eval_file or data.eval_fraction, the rows to evaluate on; add one or "
+            "remove this key"
+        )
+    return [*found, *_token_bounds(given)]
+
+
+def _token_bounds(given: Settings) -> list[str]:
+    """Bounds on an example's tokens that no example could keep, or that would have no effect."""
+    low, high, length = (given.get(name) for name in ("data.min_tokens", "data.max_tokens", "model.max_length"))
+    row = length.value if length else ModelSettings().max_length
+    told = []
+    if high and high.value > row:
+        told.append(f"{high.place}: must not exceed model.max_length, {row} tokens a row, got {high.value}")
+    most = min(high.value, row) if high else row
+    if low and low.value > most:
+        told.append(f"{low.place}: must not exceed the {most} tokens that an example may have, got {low.value}")
+    return told
 
 
 def _build(values: Mapping[str, Any]) -> SftConfig:

@@ -93,15 +93,33 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Where rows come from; the command line's `--data` wins over `train_file`.
+class TrainFile:
+    """One of several files. Of its rows an epoch sees `weight` times as many as there are; over epochs each of them
+    comes equally often, give or take one."""
 
+    path: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where rows come from: one file or several; the command line's `--data` wins over both.
+
+    `eval_fraction` of the rows are held out to evaluate on, the same share of every grade, where no `eval_file` is.
+    `grades` and `topics` choose rows by their labels, of topics one is enough; `min_tokens` and `max_tokens` by the
+    length of the whole example as the model is shown it. All four choose rows to evaluate on, too; None takes any.
     `format` other than `auto` refuses rows of any other shape. `prompt_template`: `default` and `chat` are the
     model's own chat format; `instruct` writes `### Instruction:` and `### Response:` into the user's turn.
     """
 
     train_file: str | None = None
+    train_files: tuple[TrainFile, ...] | None = None
     eval_file: str | None = None
+    eval_fraction: float | None = None
+    grades: tuple[str, ...] | None = None
+    topics: tuple[str, ...] | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
     format: RowFormat = "auto"
     prompt_template: Literal["default", "chat", "instruct"] = "default"
     shuffle: bool = True

@@ -10,6 +10,7 @@ from itertools import islice, pairwise
 from typing import NamedTuple
 
 from tracetune.core.errors import InputError, MaskError
+from tracetune.core.labels import Labels
 from tracetune.core.trace import Trace
 from tracetune.core.values import Example, Message
 from tracetune.data.export import response_text
@@ -24,13 +25,16 @@ class TrainingRow(NamedTuple):
 
     id: str
     messages: tuple[Message, ...]
+    labels: Labels = Labels()
 
 
 class Rendered(NamedTuple):
-    """Proven examples in the order of their rows, and the ids of rows longer than allowed, left out."""
+    """Proven examples in the order of their rows, the ids of rows longer than allowed, left out, and the place of each
+    example among the rows."""
 
     examples: list[Example]
     too_long: list[str]
+    places: list[int]
 
 
 class Span(NamedTuple):
@@ -64,15 +68,17 @@ def render_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int
 
 def render_rows(rows: Iterable[TrainingRow], tokenizer: Tokenizer, *, max_length: int | None = None) -> Rendered:
     """Render and prove many rows. Raises InputError or MaskError naming the row's id."""
-    rendered = Rendered([], [])
-    rest = iter(rows)
+    rendered = Rendered([], [], [])
+    rest, place = iter(rows), -1
     while chunk := list(islice(rest, ROWS_AT_ONCE)):
         for row, example in zip(chunk, _examples(chunk, tokenizer), strict=True):
+            place += 1
             if max_length is not None and len(example.tokens) > max_length:
                 rendered.too_long.append(row.id)
             else:
                 prove_mask(example, row.messages, tokenizer)
                 rendered.examples.append(example)
+                rendered.places.append(place)
     return rendered
 
 

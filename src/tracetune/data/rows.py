@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tracetune.core.errors import InputError
+from tracetune.core.labels import read_labels
 from tracetune.core.strict_json import parse_json
 from tracetune.core.values import Message
 from tracetune.data.formats import row_to_trace
@@ -50,7 +51,8 @@ def parse_training_row(value: Any, where: str, *, default_id: str | None = None)
     own = value.get("id")
     if own is not None and not isinstance(own, str | int):
         raise InputError(f"{where}: id must be text or a whole number, got {own!r}")
-    return TrainingRow(default_id or where if own is None else str(own), _messages(value, where))
+    name = default_id or where if own is None else str(own)
+    return TrainingRow(name, _messages(value, where), read_labels(value, where))
 
 
 def _messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:

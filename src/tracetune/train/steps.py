@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from tracetune.config.schema import SftConfig
 from tracetune.core.values import Batch, Example
+from tracetune.data.mix import Part, drawn_in
 from tracetune.data.pack import Row, make_batch, plan_epoch
 
 # A step's batches: their gradients are accumulated.
@@ -13,7 +14,10 @@ Stack = Sequence[Batch]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StepPlan:
-    """Which examples every step of every epoch sees: a pure function of the lengths, the seed and the epoch."""
+    """Which examples every step of every epoch sees: a pure function of the lengths, the seed and the epoch.
+
+    `parts` are those of several files, each with its weight; without them an epoch sees every example once.
+    """
 
     examples: Sequence[Example]
     pad_id: int
@@ -23,9 +27,12 @@ class StepPlan:
     seed: int
     shuffle: bool = True
     packing: bool = True
+    parts: Sequence[Part] = ()
 
     @classmethod
-    def from_config(cls, config: SftConfig, examples: Sequence[Example], *, pad_id: int) -> "StepPlan":
+    def from_config(
+        cls, config: SftConfig, examples: Sequence[Example], *, pad_id: int, parts: Sequence[Part] = ()
+    ) -> "StepPlan":
         """The plan a configuration asks for; without a `shuffle_seed` the run's seed orders the data."""
         shuffle_seed = config.data.shuffle_seed
         return cls(
@@ -37,16 +44,18 @@ class StepPlan:
             seed=config.training.seed if shuffle_seed is None else shuffle_seed,
             shuffle=config.data.shuffle,
             packing=config.model.packing,
+            parts=parts,
         )
 
     def in_order(self, examples: Sequence[Example]) -> "StepPlan":
         """The same shapes over other examples, unshuffled and one batch a step: what an evaluation reads."""
-        return replace(self, examples=examples, gradient_accumulation_steps=1, shuffle=False)
+        return replace(self, examples=examples, gradient_accumulation_steps=1, shuffle=False, parts=())
 
     def epoch(self, epoch: int) -> "EpochSteps":
-        """The steps of one epoch, every example in one of them."""
+        """The steps of one epoch, every example that it sees in one of them."""
+        drawn = self.drawn(epoch)
         rows = plan_epoch(
-            [len(example.tokens) for example in self.examples],
+            [len(self.examples[index].tokens) for index in drawn],
             max_length=self.max_length,
             batch_size=self.rows_per_step,
             seed=self.seed,
@@ -54,7 +63,13 @@ class StepPlan:
             shuffle=self.shuffle,
             packing=self.packing,
         )
-        return EpochSteps(self, rows)
+        return EpochSteps(self, [tuple(drawn[place] for place in row) for row in rows])
+
+    def drawn(self, epoch: int) -> Sequence[int]:
+        """The examples that an epoch sees, by their index; one that it sees twice stands twice."""
+        if not self.parts:
+            return range(len(self.examples))
+        return drawn_in(self.parts, seed=self.seed, epoch=epoch)
 
     @property
     def longest(self) -> int:
