@@ -42,7 +42,7 @@ def load_sft_config(
     if source is None or isinstance(source, Mapping):
         content = dict(source or {})
     else:
-        where, content = str(source), _read_yaml(Path(source))
+        where, content = str(source), read_yaml(Path(source))
     settings = _TABLE.check(content, where, mistakes)
     _override(settings, _TABLE.check(read_words(overrides, mistakes), "override", mistakes))
     mistakes.extend(_contradictions(settings))
@@ -78,7 +78,8 @@ def to_yaml(config: SftConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config_mapping(config)))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of settings as it is written, not yet checked. Raises NotFound, InputError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError) as error:
