@@ -126,6 +126,24 @@ def mcnemar_power(effect: float, discordant_share: float, total: int, *, alpha: 
     return float(np.sum(binom.pmf(flips, total, share) * binom.cdf(allowed, flips, share_broken)))
 
 
+def fisher_exact(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """Two-sided p of "both shares are one", for (count, total) of different items (Fisher 1935)."""
+    from scipy.stats import fisher_exact as exact
+
+    _, p_value = exact([[count, total - count] for count, total in (before, after)])
+    return float(p_value)
+
+
+def newcombe(before: tuple[int, int], after: tuple[int, int], *, confidence: float = 0.95) -> Interval:
+    """Interval for the difference of two independent shares, after − before (Newcombe 1998, method 10)."""
+    old, new = wilson(*before, confidence=confidence), wilson(*after, confidence=confidence)
+    p_old, p_new = before[0] / before[1], after[0] / after[1]
+    delta = p_new - p_old
+    low = delta - math.hypot(p_new - new.low, old.high - p_old)
+    high = delta + math.hypot(new.high - p_new, p_old - old.low)
+    return Interval(max(-1.0, low), min(1.0, high))
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """p-values adjusted for asking several questions at once (Holm 1979), in the order given."""
     adjusted = [0.0] * len(p_values)

@@ -1,0 +1,138 @@
+"""The folder of a benchmark: what was asked of whom, and every answer, written as it comes so that none is asked twice.
+
+`request.json` says who answers and how; a folder takes answers of one request only. `answers.jsonl` has one row an
+answer: the item, what came back, and, once all are there, the verdicts.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
+from tracetune.core.durable import write_durably
+from tracetune.core.errors import Conflict, InputError, NotFound, StorageError
+from tracetune.core.strict_json import parse_json
+from tracetune.data.records import read_records
+from tracetune.evals.benchmark import judge
+
+REQUEST, ANSWERS, RESULTS, COMPARISON = "request.json", "answers.jsonl", "benchmark_results.json", "comparison.json"
+_ITEM_FIELDS = tuple(field.name for field in fields(BenchmarkItem))
+_ANSWER_FIELDS = tuple(field.name for field in fields(BenchmarkAnswer) if field.name != "item")
+
+
+class Append(Protocol):
+    """Keeps one answer; it is on its way to the disk when this returns."""
+
+    def __call__(self, answer: BenchmarkAnswer, /) -> None: ...
+
+
+def claim_folder(folder: Path, request: Mapping[str, Any]) -> None:
+    """Make the folder this request's own. Raises Conflict when it holds answers to another one."""
+    path = folder / REQUEST
+    if path.is_file():
+        known = read_json(path)
+        differing = [key for key in request if known.get(key) != request[key]]
+        if differing:
+            told = ", ".join(f"{key} was {known.get(key)!r:.80}, is {request[key]!r:.80}" for key in differing)
+            raise Conflict(f"{folder}: holds answers to another benchmark ({told}); choose another --output-dir")
+        return
+    if (folder / ANSWERS).is_file():
+        raise Conflict(f"{folder}: holds {ANSWERS} without {REQUEST}; choose another --output-dir")
+    write_json(path, request)
+
+
+def kept_answers(folder: Path) -> dict[str, BenchmarkAnswer]:
+    """Answers that were obtained, by item id; failed ones are asked again. A last line torn by a kill is none."""
+    path = folder / ANSWERS
+    if not path.is_file():
+        return {}
+    return {answer.item.id: answer for answer in _rows(path, torn_end=True) if answer.response is not None}
+
+
+@contextmanager
+def appending(folder: Path) -> Iterator[Append]:
+    """Answers are added to the file one by one; what a kill tore off is cut first."""
+    path = folder / ANSWERS
+    try:
+        _cut_torn_end(path)
+        with path.open("ab", buffering=0) as file:
+            yield lambda answer: _put(file.fileno(), _line(answer))
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); free space and run again") from error
+
+
+def write_answers(folder: Path, answers: Sequence[BenchmarkAnswer]) -> None:
+    """The finished file: one row an item, in the order of the items, with its verdicts."""
+    write_durably(folder / ANSWERS, b"".join(_line(answer, verdicts=judge(answer)) for answer in answers))
+
+
+def read_answers(path: Path) -> tuple[BenchmarkAnswer, ...]:
+    """Every answer of a finished file. Raises NotFound, and InputError by file and line."""
+    if not path.is_file():
+        raise NotFound(f"{path}: no such answers; a benchmark writes them beside {RESULTS}")
+    answers = {answer.item.id: answer for answer in _rows(path, torn_end=False)}
+    if not answers:
+        raise InputError(f"{path}: holds no answer; run the benchmark first")
+    return tuple(answers.values())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of ours. Raises NotFound, InputError."""
+    if not path.is_file():
+        raise NotFound(f"{path}: no such file; give the {RESULTS} of a finished benchmark, or its folder")
+    try:
+        value = parse_json(path.read_bytes())
+    except InputError as error:
+        raise InputError(f"{path}: {error}; run the benchmark again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must be a JSON object, got {type(value).__name__}")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Durably, readable by a person."""
+    write_durably(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _put(descriptor: int, line: bytes) -> None:
+    """A whole line in one write, so that nobody sees half of one but after a kill of the machine."""
+    if os.write(descriptor, line) != len(line):
+        raise OSError(0, "only a part was written")
+
+
+def _line(answer: BenchmarkAnswer, **more: Any) -> bytes:
+    row = {**asdict(answer.item), **{name: getattr(answer, name) for name in _ANSWER_FIELDS}, **more}
+    # ASCII only: many readers of one row a line break lines at U+2028.
+    return (json.dumps(row, allow_nan=False) + "\n").encode()
+
+
+def _rows(path: Path, *, torn_end: bool) -> Iterator[BenchmarkAnswer]:
+    for record in read_records(path):
+        if torn_end and not record.closed:
+            return
+        where = f"{path}:{record.line}"
+        if record.data is None:
+            raise InputError(f"{where}: the row is too large")
+        yield _answer(parse_json(record.data), where)
+
+
+def _answer(row: Any, where: str) -> BenchmarkAnswer:
+    if not isinstance(row, Mapping) or not {*_ITEM_FIELDS, "response"} <= set(row):
+        raise InputError(f"{where}: is no answer of a benchmark; give the {ANSWERS} that one wrote")
+    item = BenchmarkItem(**{**{name: row[name] for name in _ITEM_FIELDS}, "topics": tuple(row["topics"])})
+    return BenchmarkAnswer(item=item, **{name: row[name] for name in _ANSWER_FIELDS if name in row})
+
+
+def _cut_torn_end(path: Path) -> None:
+    if not path.is_file():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)

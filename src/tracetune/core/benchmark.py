@@ -1,0 +1,54 @@
+"""What a benchmark asks and what it was told: items of mathematics, tutoring and safety, and an answer to each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Part = Literal["math", "tutor", "safety"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkItem:
+    """One thing to ask. `id` is unique in a benchmark and begins with the name of its `dataset`.
+
+    `expected_answer` is the right answer of mathematics, what a tutor must not give away, and on a safety item what a
+    refusal must not contain; `should_refuse` is None except on safety items.
+
+    >>> BenchmarkItem(id="sums/1", part="math", dataset="sums", prompt="2+3?", expected_answer="5").grade is None
+    True
+    """
+
+    id: str
+    part: Part
+    dataset: str
+    prompt: str
+    expected_answer: str = ""
+    category: str | None = None
+    difficulty: str | None = None
+    grade: int | None = None
+    topics: tuple[str, ...] = ()
+    should_refuse: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkAnswer:
+    """What came back. `response` is None when nothing did, and `error` says why: that is failed, not wrong.
+
+    `latency` is in seconds, None where answers are made together; token counts are None where nobody told them.
+    `recorded_correct` is a verdict that came with a recorded answer.
+    """
+
+    item: BenchmarkItem
+    response: str | None
+    error: str | None = None
+    finish_reason: str | None = None
+    latency: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    tries: int = 1
+    recorded_correct: bool | None = None
+
+
+# One verdict per metric: True, False, or None where the metric says nothing about the item.
+Verdicts = Mapping[str, bool | None]
