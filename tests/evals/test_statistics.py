@@ -11,11 +11,13 @@ from scipy import stats
 from tracetune.evals.statistics import (
     bca_bootstrap,
     bonett_price,
+    fisher_exact,
     holm,
     mcnemar_exact,
     mcnemar_power,
     mean_interval,
     minimum_detectable_effect,
+    newcombe,
     paired_interval,
     sign_flip_p,
     wilson,
@@ -198,3 +200,18 @@ def test_a_difference_that_is_not_there_is_found_as_often_as_said():
     found = [sign_flip_p(np.random.default_rng(seed).normal(0, 1, 12)) < 0.05 for seed in range(800)]
     # Standard error at 5 %: 0.0077.
     assert 0.03 <= np.mean(found) <= 0.07
+
+
+@pytest.mark.parametrize("table", [((3, 10), (8, 12)), ((0, 5), (5, 5)), ((20, 50), (40, 50)), ((7, 7), (9, 9))])
+def test_fishers_exact_test_is_scipys(table):
+    from scipy.stats import fisher_exact as exact
+
+    (a, n), (b, m) = table
+    assert fisher_exact(*table) == pytest.approx(exact([[a, n - a], [b, m - b]])[1])
+
+
+def test_the_interval_of_independent_shares_is_newcombes():
+    # Newcombe 1998, table II, case (a): 56/70 − 48/80, method 10.
+    low, high = newcombe((48, 80), (56, 70))
+    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert newcombe((56, 70), (48, 80)) == pytest.approx((-high, -low))
