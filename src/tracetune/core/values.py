@@ -67,7 +67,8 @@ class Batch(NamedTuple):
 
     `segments_BT` is 0 on padding and 1, 2, … for the examples of a row; attention never crosses segments.
     `positions_BT` restart at 0 in every segment. A stream nobody filled is None. `trace_ids` names, per
-    row, the traces in segment order.
+    row, the traces in segment order. `teacher_ids_BTK` and `teacher_logprobs_BTK` are what a teacher holds likeliest
+    as the target of each position: ids, -1 for none, and log-probs in nats, -inf for none.
     """
 
     tokens_BT: np.ndarray
@@ -79,6 +80,8 @@ class Batch(NamedTuple):
     old_logprobs_BT: np.ndarray | None = None
     ref_logprobs_BT: np.ndarray | None = None
     trace_ids: tuple[tuple[str, ...], ...] = ()
+    teacher_ids_BTK: np.ndarray | None = None
+    teacher_logprobs_BTK: np.ndarray | None = None
 
 
 StopReason = Literal["stop", "length", "error"]

@@ -56,6 +56,8 @@ class Stack(NamedTuple):
     advantages_ABT: Any = None
     sampled_ABT: Any = None
     ref_ABT: Any = None
+    teacher_ids_ABTK: Any = None
+    teacher_logprobs_ABTK: Any = None
 
 
 class Facts(NamedTuple):
@@ -97,12 +99,16 @@ def stack_batches(batches: Sequence[Batch]) -> Stack:
     def stack(stream: str, dtype: type) -> np.ndarray:
         return np.stack([np.asarray(batch._asdict()[stream], dtype) for batch in batches])
 
+    taught = batches[0].teacher_ids_BTK is not None
+
     return Stack(
         stack("tokens_BT", np.int32),
         stack("targets_BT", np.int32),
         stack("weights_BT", np.float32),
         stack("segments_BT", np.int32),
         stack("positions_BT", np.int32),
+        teacher_ids_ABTK=stack("teacher_ids_BTK", np.int32) if taught else None,
+        teacher_logprobs_ABTK=stack("teacher_logprobs_BTK", np.float32) if taught else None,
     )
 
 
@@ -238,7 +244,7 @@ def into_passes(stack: Stack, pass_tokens: int | None = None) -> Stack:
         pass_tokens = CPU_PASS_TOKENS
     most = batch if pass_tokens is None else max(1, min(batch, pass_tokens // length))
     rows = max(rows for rows in range(1, most + 1) if batch % rows == 0)
-    return jax.tree.map(lambda stream: stream.reshape(-1, rows, length), stack)
+    return jax.tree.map(lambda stream: stream.reshape(-1, rows, length, *stream.shape[3:]), stack)
 
 
 def num_busy_passes(passes: Stack) -> Int[Array, ""]:
