@@ -87,14 +87,7 @@ def test_loss_and_gradients_are_those_of_the_plain_computation(k, objective):
 
 def test_micro_batches_add_up_to_one_large_batch():
     whole, objective = taught(4), Distillation(alpha=0.25)
-    parts = [
-        loss(
-            Batch(*(None if s is None or s == () else s[row : row + 1] for s in whole)),
-            objective,
-            HIDDEN[row : row + 1],
-        )
-        for row in range(ROWS)
-    ]
+    parts = [loss(rows_of(whole, row), objective, HIDDEN[row : row + 1]) for row in range(ROWS)]
     assert float(sum(parts)) == pytest.approx(float(loss(whole, objective)), rel=1e-6)
 
 

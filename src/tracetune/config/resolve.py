@@ -3,7 +3,7 @@
 Nothing is ignored: an unknown key, a wrong type, a value out of range and a contradiction are all refused at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,30 @@ def load_sft_config(
     >>> load_sft_config({"model": "tiny", "learning_rate": 2e-5, "steps": 5}).training.num_steps
     5
     """
+    settings = settle(_TABLE, source, overrides, where=where, contradictions=contradictions)
+    return SftConfig(**sections(settings))
+
+
+def settle(
+    table: Table,
+    source: str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    *,
+    where: str,
+    contradictions: Callable[[Settings], list[str]],
+) -> dict[str, Any]:
+    """The checked value of every dial that was set, by its target. Raises InputError listing every mistake."""
     mistakes: list[str] = []
     if source is None or isinstance(source, Mapping):
         content = dict(source or {})
     else:
         where, content = str(source), read_yaml(Path(source))
-    settings = _TABLE.check(content, where, mistakes)
-    _override(settings, _TABLE.check(read_words(overrides, mistakes), "override", mistakes))
-    mistakes.extend(_contradictions(settings))
+    settings = table.check(content, where, mistakes)
+    _override(settings, table.check(read_words(overrides, mistakes), "override", mistakes))
+    mistakes.extend(contradictions(settings))
     if mistakes:
         raise InputError("\n".join(mistakes))
-    return _build({target: setting.value for target, setting in settings.items()})
+    return {target: setting.value for target, setting in settings.items()}
 
 
 def sft_keys() -> frozenset[str]:
@@ -57,7 +70,7 @@ def sft_keys() -> frozenset[str]:
 
 
 def config_mapping(config: SftConfig) -> dict[str, Any]:
-    """The configuration as plain JSON values that `load_sft_config` reads back to an equal object."""
+    """The configuration as plain JSON values that its loader reads back to an equal object."""
     mapping = asdict(config)
     if config.training.num_steps is not None:
         del mapping["training"]["num_epochs"]
@@ -74,7 +87,7 @@ def config_mapping(config: SftConfig) -> dict[str, Any]:
 
 
 def to_yaml(config: SftConfig) -> str:
-    """The resolved `config.yaml`: every dial with its value, readable by `load_sft_config`."""
+    """The resolved `config.yaml`: every dial with its value, readable by its loader."""
     return OmegaConf.to_yaml(OmegaConf.create(config_mapping(config)))
 
 
@@ -123,7 +136,7 @@ def _override(settings: Settings, overrides: Settings) -> None:
         settings[target] = setting
 
 
-def _contradictions(settings: Settings) -> list[str]:
+def contradictions(settings: Settings) -> list[str]:
     """Pairs of good values that cannot both be obeyed."""
     given = {target: setting for target, setting in settings.items() if setting.value is not None}
     found = [
@@ -158,19 +171,22 @@ def _token_bounds(given: Settings) -> list[str]:
     return told
 
 
-def _build(values: Mapping[str, Any]) -> SftConfig:
-    def section(prefix: str) -> dict[str, Any]:
-        names = {target: target.removeprefix(f"{prefix}.") for target in values if target.startswith(f"{prefix}.")}
-        return {name: values[target] for target, name in names.items() if "." not in name}
+def section(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values of one section, by the last part of their targets."""
+    names = {target: target.removeprefix(f"{prefix}.") for target in values if target.startswith(f"{prefix}.")}
+    return {name: values[target] for target, name in names.items() if "." not in name}
 
+
+def sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an `SftConfig`."""
     top = {name: values[name] for name in ("backend", "system_instruction") if name in values}
-    lora = section("model.lora")
-    model = {name: value for name, value in section("model").items() if name != "lora"}
-    return SftConfig(
+    lora = section(values, "model.lora")
+    model = {name: value for name, value in section(values, "model").items() if name != "lora"}
+    return {
         **top,
-        model=ModelSettings(**model, lora=LoraSettings(**lora) if lora else None),
-        optimizer=OptimizerSettings(**section("optimizer")),
-        training=TrainingSettings(**section("training")),
-        data=DataSettings(**section("data")),
-        output=OutputSettings(**section("output")),
-    )
+        "model": ModelSettings(**model, lora=LoraSettings(**lora) if lora else None),
+        "optimizer": OptimizerSettings(**section(values, "optimizer")),
+        "training": TrainingSettings(**section(values, "training")),
+        "data": DataSettings(**section(values, "data")),
+        "output": OutputSettings(**section(values, "output")),
+    }
