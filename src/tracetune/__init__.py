@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tracetune.app.reproduce import reproduce
     from tracetune.app.score import score
     from tracetune.app.sft import run_sft
+    from tracetune.app.split import split_file
+    from tracetune.app.tag import tag_file, tag_problem
     from tracetune.config.compose import compose_grpo
     from tracetune.config.resolve import load_sft_config
     from tracetune.tasks.grading import grade
@@ -58,6 +60,9 @@ _HOMES = {
     "run_grpo": "app.grpo",
     "run_sft": "app.sft",
     "score": "app.score",
+    "split_file": "app.split",
+    "tag_file": "app.tag",
+    "tag_problem": "app.tag",
 }
 
 __all__ = [
@@ -85,6 +90,9 @@ __all__ = [
     "run_grpo",
     "run_sft",
     "score",
+    "split_file",
+    "tag_file",
+    "tag_problem",
 ]
 
 

@@ -15,6 +15,7 @@ from tracetune.cli import (
     rollouts,
     score,
     serve,
+    tag,
     token,
     train,
     worker,
@@ -35,6 +36,8 @@ app.command(rich_help_panel=START)(quickstart.doctor)
 app.command(rich_help_panel=RECORDS)(ingest.ingest)
 app.command("make-traces", rich_help_panel=RECORDS)(ingest.make_traces)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=RECORDS)
+app.command(rich_help_panel=RECORDS)(tag.tag)
+app.command(rich_help_panel=RECORDS)(tag.split)
 app.add_typer(db.app, name="db", rich_help_panel=RECORDS)
 app.command(rich_help_panel=MODELS)(train.sft)
 app.command("train", context_settings=grpo.UNTOUCHED, rich_help_panel=MODELS)(grpo.train)

@@ -1,0 +1,198 @@
+"""Tagging as every door does it: one problem, a file into a file, or a labelled file to see how good the tags are.
+
+A file streams through in bounded memory, in as many processes as are asked for; the output is there whole or not
+at all. Rows of a test split that would end in a training file are told loudly.
+"""
+
+import multiprocessing
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tracetune.core.durable import write_chunks_durably
+from tracetune.core.errors import InputError, TracetuneError
+from tracetune.data.records import Record, read_records
+from tracetune.data.tag_rows import TAGS, TaggedRow, TopicScore, problem_text, row_object, score_topics, tag_record
+from tracetune.data.tagger import MIN_CONFIDENCE, Tagger
+from tracetune.data.taxonomy import load_taxonomy
+
+__all__ = ["TagReport", "TagSettings", "TopicScore", "evaluate_tags", "tag_file", "tag_problem"]
+
+BATCH_ROWS = 1_000
+# Words of a file's name that say: this is for measuring, not for training.
+MEASURING = frozenset(
+    (
+        *("test", "tests", "testing", "testset", "eval", "evals", "evaluation", "evalset", "val", "valid"),
+        *("validation", "dev", "heldout", "holdout", "benchmark"),
+    )
+)
+
+
+class TagSettings(NamedTuple):
+    """`taxonomy` is a TOML file, None for the one that is shipped; with `grade` only its topics are told."""
+
+    taxonomy: Path | None = None
+    grade: int | None = None
+    min_confidence: float = MIN_CONFIDENCE
+
+
+DEFAULTS = TagSettings()
+
+
+class TagReport(NamedTuple):
+    """What became of a file: `untagged` rows are about no known topic, `kept` had topics of their own, which stay."""
+
+    num_rows: int
+    untagged: int
+    kept: int
+    topics: Counter[str]
+    warnings: tuple[str, ...]
+
+
+def tag_problem(question: str, settings: TagSettings = DEFAULTS) -> dict[str, Any]:
+    """The row of one problem: its question, `topic_tags` and `tagging_metadata`. Raises InputError, NotFound."""
+    tags = _tagger(settings).tag(problem_text({"question": question}, "tag_problem"))
+    return {"question": question, TAGS: list(tags.confidence), "tagging_metadata": tags.to_json()}
+
+
+def tag_file(
+    source: Path,
+    output: Path,
+    settings: TagSettings = DEFAULTS,
+    *,
+    workers: int = 1,
+    warn: Callable[[str], None] = lambda _: None,
+) -> TagReport:
+    """Write every row of `source` with its tags to `output`, JSONL; `warn` hears of test rows at once.
+
+    Raises NotFound, and InputError naming the bad line, with nothing written.
+    """
+    if workers < 1:
+        raise InputError(f"workers must be at least 1, got {workers}")
+    watch = _SplitWatch(source, output, warn)
+    counts: Counter[str] = Counter()
+    topics: Counter[str] = Counter()
+
+    def lines() -> Iterator[bytes]:
+        for row in _tagged(source, settings, workers):
+            counts["rows"] += 1
+            counts["untagged"] += not row.tags.confidence
+            counts["kept"] += row.kept
+            topics.update(row.tags.confidence.keys())
+            watch.see(row.split, counts["rows"])
+            yield row.line + b"\n"
+
+    write_chunks_durably(output, lines())
+    watch.finish()
+    return TagReport(counts["rows"], counts["untagged"], counts["kept"], topics, tuple(watch.warnings))
+
+
+def evaluate_tags(labelled: Path, settings: TagSettings = DEFAULTS) -> list[TopicScore]:
+    """Compare tags with the labels that a file has under `topic_tags`, topic by topic; the last row is all together."""
+    return score_topics(_labels_and_tags(labelled, _tagger(settings)))
+
+
+def _labels_and_tags(labelled: Path, tagger: Tagger) -> Iterator[tuple[list[str], Iterable[str]]]:
+    for record in read_records(labelled):
+        where = f"{labelled}:{record.line}"
+        row = row_object(record, where)
+        labels = row.get(TAGS)
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InputError(f"{where}: {TAGS} must be a list of topics to compare with, got {labels!r:.80}")
+        yield labels, tagger.tag(problem_text(row, where)).confidence
+
+
+@lru_cache(maxsize=4)
+def _tagger(settings: TagSettings) -> Tagger:
+    """Kept, for a worker is sent the same settings with every batch."""
+    return Tagger(load_taxonomy(settings.taxonomy), grade=settings.grade, min_confidence=settings.min_confidence)
+
+
+def _tagged(source: Path, settings: TagSettings, workers: int) -> Iterator[TaggedRow]:
+    _tagger(settings)  # a mistake in the settings is told before any process begins
+    records = read_records(source)
+    first = list(islice(records, BATCH_ROWS))
+    if not first:
+        raise InputError(f"{source}: has no rows; write one JSON object a line")
+    batches = chain((first,), iter(lambda: list(islice(records, BATCH_ROWS)), []))
+    if workers > 1 and len(first) == BATCH_ROWS:
+        yield from _by_processes(source, batches, settings, workers)
+    else:
+        for batch in batches:
+            yield from _tag_batch(str(source), batch, settings)
+
+
+def _by_processes(
+    source: Path, batches: Iterable[list[Record]], settings: TagSettings, workers: int
+) -> Iterator[TaggedRow]:
+    """The same rows in the same order; two batches a process are under way at most."""
+    # Spawned, not forked: the caller may have threads of JAX.
+    context = multiprocessing.get_context("spawn")
+    pending: deque[Future[list[TaggedRow]]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            for batch in batches:
+                pending.append(pool.submit(_tag_batch, str(source), batch, settings))
+                if len(pending) > 2 * workers:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise TracetuneError(f"{source}: a worker process was killed; run again with fewer --workers") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _tag_batch(source: str, records: list[Record], settings: TagSettings) -> list[TaggedRow]:
+    tagger = _tagger(settings)
+    return [tag_record(record, f"{source}:{record.line}", tagger) for record in records]
+
+
+class _SplitWatch:
+    """Tells when what is for measuring is about to be trained on.
+
+    A file is for measuring when its name or its folder's says so; the output is for training unless its own does.
+    """
+
+    def __init__(self, source: Path, output: Path, warn: Callable[[str], None]) -> None:
+        self.warnings: list[str] = []
+        self._warn, self._source, self._output = warn, source, output
+        self._trains = not _measures(output)
+        self._num_rows, self._first_row = 0, 0
+        if self._trains and _measures(source):
+            self._tell(f"{source} looks like a test split")
+
+    def see(self, split: str | None, number: int) -> None:
+        """Take note of a row's own `split`."""
+        if split is not None and self._trains and _says_measuring(split):
+            self._first_row = self._first_row or number
+            self._num_rows += 1
+
+    def finish(self) -> None:
+        """Tell of the rows that were seen."""
+        if self._num_rows:
+            rows = f"{self._num_rows} rows of {self._source} (the first is row {self._first_row})"
+            self._tell(f"{rows} say that they are of a test split")
+
+    def _tell(self, what: str) -> None:
+        warning = (
+            f"{what}, but {self._output} is not named as one: a model trained on it can no longer be measured by it; "
+            "tag the training split, or name the output test or eval"
+        )
+        self.warnings.append(warning)
+        self._warn(warning)
+
+
+def _measures(path: Path) -> bool:
+    return _says_measuring(path.stem) or path.parent.name.lower() in MEASURING
+
+
+def _says_measuring(name: str) -> bool:
+    words = re.split(r"[^a-z]+", name.lower())
+    return not MEASURING.isdisjoint(words) or ("held", "out") in pairwise(words)
