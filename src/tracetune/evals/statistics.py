@@ -131,10 +131,10 @@ def fisher_exact(before: tuple[int, int], after: tuple[int, int]) -> float:
     from scipy.stats import hypergeom
 
     (mine, num_mine), (theirs, num_theirs) = before, after
-    counts = hypergeom(num_mine + num_theirs, mine + theirs, num_mine)
-    chances = counts.pmf(np.arange(max(0, mine + theirs - num_theirs), min(num_mine, mine + theirs) + 1))
+    possible = np.arange(max(0, mine + theirs - num_theirs), min(num_mine, mine + theirs) + 1)
+    chances = hypergeom.pmf(possible, num_mine + num_theirs, mine + theirs, num_mine)
     # Chances that are equal on paper may differ in their last bits.
-    return min(1.0, float(chances[chances <= counts.pmf(mine) * (1 + 1e-7)].sum()))
+    return min(1.0, float(chances[chances <= chances[possible == mine] * (1 + 1e-7)].sum()))
 
 
 def newcombe(before: tuple[int, int], after: tuple[int, int], *, confidence: float = 0.95) -> Interval:
