@@ -28,15 +28,16 @@ _NORMS = frozenset({"grad_norm", "unclipped_grad_l2"})
 
 
 class Passage(NamedTuple):
-    """One sequence to learn from: position t reads `tokens[t]` and predicts `targets[t]`."""
+    """One sequence to learn from: position t reads `tokens[t]` and predicts `targets[t]`, or one of the K candidates
+    there when targets are [T, K]."""
 
     tokens: np.ndarray
     targets: np.ndarray
 
 
 class Passed(NamedTuple):
-    """What a pass told: the log-probs of every sequence's targets in nats, and after a step the gradient's norm, None
-    where the service does not tell it."""
+    """What a pass told: log-probs in nats of the shape of every sequence's targets, and after a step the gradient's
+    norm, None where the service does not tell it."""
 
     logprobs: list[np.ndarray]
     grad_norm: float | None = None
@@ -85,7 +86,7 @@ class TinkerState:
 
     def measure(self, sequences: Sequence[Passage]) -> list[np.ndarray]:
         """Log-probs under the weights as they are; nothing changes."""
-        weights = [{"weights": np.zeros(len(each.tokens), np.float32)} for each in sequences]
+        weights = [{"weights": np.zeros(each.targets.shape, np.float32)} for each in sequences]
         data, client = self._data(sequences, weights), self.client
         told = self.service.ask("a forward pass", lambda _: client.forward(data, "cross_entropy"))
         self.service.count(Usage(prefill=_num_tokens(sequences)))
