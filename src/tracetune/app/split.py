@@ -14,9 +14,10 @@ from typing import Any, Literal, NamedTuple
 from tracetune.core.durable import publish_folder
 from tracetune.core.errors import Conflict, InputError
 from tracetune.core.ids import content_hash
+from tracetune.core.labels import grade_order, read_labels
 from tracetune.data.records import Record, read_records
 from tracetune.data.strata import stratified_split
-from tracetune.data.tag_rows import TAGS, problem_text, row_object
+from tracetune.data.tag_rows import problem_text, row_object
 from tracetune.data.text import same_text
 
 By = Literal["grade", "topic"]
@@ -64,15 +65,9 @@ def _row(place: int, record: Record, where: str, by: By) -> _Row:
 
 
 def _stratum(row: Mapping[str, Any], where: str, by: By) -> str:
-    """The grade, or the first topic, as text."""
-    value = row.get("grade") if by == "grade" else row.get(TAGS)
-    if by == "topic" and isinstance(value, list):
-        value = value[0] if value else None
-    if value is None:
-        return NO_STRATUM
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{where}: {'grade' if by == 'grade' else TAGS} must be text or a number, got {value!r:.80}")
-    return f"{value:g}" if isinstance(value, float) else str(value).strip()
+    """The grade, or the first topic, wherever the row has its labels."""
+    labels = read_labels(row, where)
+    return (labels.grade if by == "grade" else next(iter(labels.topics), None)) or NO_STRATUM
 
 
 def _check_replaceable(output: Path) -> None:
@@ -99,10 +94,5 @@ def _write_sides(source: Path, folder: Path, sides: Mapping[str, list[_Row]]) ->
 
 def _by_stratum(sides: Mapping[str, list[_Row]]) -> dict[str, dict[str, int]]:
     counts = {side: Counter(row.stratum for row in rows) for side, rows in sides.items()}
-    strata = sorted({stratum for side in counts.values() for stratum in side}, key=_natural)
+    strata = grade_order({stratum for side in counts.values() for stratum in side})
     return {stratum: {side: counts[side][stratum] for side in sides} for stratum in strata}
-
-
-def _natural(stratum: str) -> tuple[float, str]:
-    """2 before 10, words behind numbers."""
-    return (float(stratum), "") if stratum.isdecimal() else (float("inf"), stratum)

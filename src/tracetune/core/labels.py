@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from tracetune.core.errors import InputError
 
+# What labels a row, wherever it stands: for a trace, beside its fields or in its meta.
+LABEL_FIELDS = ("grade", "topic_tags", "tagging_metadata")
 _GRADE_WORD = re.compile(r"grade[\s_-]*", re.IGNORECASE)
 
 

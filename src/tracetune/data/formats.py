@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tracetune.core.errors import InputError
+from tracetune.core.labels import LABEL_FIELDS
 from tracetune.core.trace import Trace, parse_trace
 
 TRACE_VERSION = "1.0"
@@ -71,7 +72,13 @@ def read_response(text: str) -> Reasoned:
 
 
 def _contract(row: Row) -> Row:
-    return row
+    """The trace itself; labels beside its fields, as `tracetune tag` writes them, belong to its meta."""
+    labels = {field: row[field] for field in LABEL_FIELDS if field in row}
+    if not labels:
+        return row
+    bare = {field: value for field, value in row.items() if field not in labels}
+    meta = row.get("meta") or {}
+    return bare | {"meta": {**meta, **labels}} if isinstance(meta, Mapping) else bare
 
 
 def _exported_trace(row: Row) -> Row:

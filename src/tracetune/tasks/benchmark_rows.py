@@ -2,7 +2,9 @@
 
 `{id, prompt, expected_answer, category?, difficulty?, grade?, topic_tags?}` is mathematics; the same with
 `"evaluation": "tutor"` is a student's turn whose answer must not be given away; `{id, prompt, should_refuse, category?,
-expected_answer?}` is safety. GSM8K's `{question, answer}` rows are mathematics. Any other field is refused.
+expected_answer?}` is safety; there any other field is refused. A row to train on (GSM8K's `{question, answer}`,
+`{prompt, response}`, a trace, as they come or as `tracetune tag` and `split` leave them) is mathematics too: its last
+answer is the expected one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,19 +18,27 @@ from tracetune.core.values import Problem
 from tracetune.data.records import read_records
 from tracetune.tasks.gsm8k import gsm8k_problem
 from tracetune.tasks.problem_rows import text_field
+from tracetune.tasks.question_rows import row_to_problem
 
 FIELDS = ("id", "prompt", "expected_answer", "category", "difficulty", "grade", "topic_tags", "should_refuse")
 OTHER_FIELDS = ("evaluation", "meta")
+# A row with one of these is a row to train on.
+TRAINING_FIELDS = ("trace_version", "response", "messages", "answer")
 MAX_GRADE = 12
 
 
 def read_items(path: Path, dataset: str) -> tuple[BenchmarkItem, ...]:
-    """Every item of a file in its order, its id behind the name of the set. Raises NotFound, InputError (file:line)."""
+    """Every item of a file in its order, its id behind the name of the set; the same item again counts once.
+
+    Raises NotFound, InputError (file:line).
+    """
     items: dict[str, BenchmarkItem] = {}
     for where, row in _objects(path):
         item = parse_item(row, dataset, where)
-        if item.id in items:
-            raise InputError(f"{where}: id {item.id.partition('/')[2]!r} came before; ids must be unique")
+        if items.get(item.id, item) != item:
+            raise InputError(
+                f"{where}: id {item.id.partition('/')[2]!r} came before with other content; ids must be unique"
+            )
         items[item.id] = item
     if not items:
         raise InputError(f"{path}: holds no item; a benchmark set needs at least one line")
@@ -39,6 +49,8 @@ def parse_item(row: Mapping[str, Any], dataset: str, where: str) -> BenchmarkIte
     """One row. Raises InputError naming `where` and the field."""
     if set(row) == {"question", "answer"}:
         return item_of(gsm8k_problem(row, where), "math", dataset)
+    if _is_training_row(row):
+        return item_of(row_to_problem(row, where), "math", dataset)
     unknown = sorted(set(row) - {*FIELDS, *OTHER_FIELDS})
     if unknown:
         raise InputError(f"{where}: unknown field {unknown[0]!r}; a line has {', '.join((*FIELDS, *OTHER_FIELDS))}")
@@ -73,6 +85,10 @@ def item_of(problem: Problem, part: Part, dataset: str) -> BenchmarkItem:
         grade=_grade(problem.meta, problem.id),
         topics=_topics(problem.meta, problem.id),
     )
+
+
+def _is_training_row(row: Mapping[str, Any]) -> bool:
+    return "evaluation" not in row and any(field in row for field in TRAINING_FIELDS)
 
 
 def _objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

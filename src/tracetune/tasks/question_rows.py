@@ -61,7 +61,9 @@ def _traced(row: Mapping[str, Any], where: str) -> Problem:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     prompt, answer = _text(trace.prompt, f"{where}: prompt"), _text(trace.final_answer, f"{where}: final answer")
-    return Problem(question_id(prompt), prompt, answer.strip(), meta=trace.meta or {})
+    meta = trace.meta or {}
+    own = {field: meta[field] for field in ("category", "difficulty") if isinstance(meta.get(field), str)}
+    return Problem(question_id(prompt), prompt, answer.strip(), **own, meta=meta)
 
 
 def _gold(answer: str, where: str) -> str:
