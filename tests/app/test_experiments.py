@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tracetune.app.experiment_facts import Experiment
 from tracetune.app.experiment_new import new_experiment
 from tracetune.app.experiment_readme import NOTES, findings, kept_readme, write_readme
-from tracetune.app.experiment_record import Experiment, read_experiment
+from tracetune.app.experiment_record import read_experiment
 from tracetune.app.experiment_views import compare_lines, list_lines
 from tracetune.app.experiments import Place, claim, find, place_of, places
 from tracetune.config.resolve import load_sft_config
@@ -213,6 +214,39 @@ def test_values_of_another_kind_are_told_as_nothing(root):
     assert (run.status, run.seed, run.model, run.data, run.device, run.steps) == ("failed", None, None, None, None, 20)
 
 
+def test_a_benchmark_and_its_comparison_join_the_findings(root):
+    place = ran(made(root))
+    rates = {"numeric_match_accuracy": {"value": 0.5, "count": 20, "total": 40, "interval": [0.35, 0.65]}}
+    sections = {"math_accuracy": {"numeric_match_accuracy": 0.5}, "safety": {"false_refusal_rate": 0.25}}
+    results = {"suite": "quick", "answered": 40, "failed": 2, "evaluations": sections, "rates": rates}
+    row = {"metric": "numeric_match_accuracy", "baseline": 0.25, "current": 0.5, "interval": [0.1, 0.4]}
+    worse = {"metric": "false_refusal_rate", "baseline": 0.0, "current": 0.25}
+    compared = {"baseline": {"model_name": "/models/base"}, "improvements": [row, 7], "unchanged": None}
+    for regressions, verdict in (([], "improved"), ([worse], "mixed")):
+        (place.folder / "benchmark_results.json").write_text(json.dumps(results))
+        (place.folder / "comparison.json").write_text(json.dumps({**compared, "regressions": regressions}))
+        told = dict(findings(record(place)))
+        assert told["verdict"] == f"{verdict} against base"
+        assert told["benchmark"] == "quick, 40 answers, 2 failed"
+        assert told["maths accuracy"] == "50.0 % (35.0 to 65.0 %, n = 40)"
+    page = write_readme(record(place))
+    assert (
+        "| maths: numeric match accuracy | 50.0 % (35.0 to 65.0 %, n = 40) | 25.0 % | +25.0 (+10.0 to +40.0) | better |"
+        in page
+    )
+    assert "| safety: false refusal rate | 25.0 % | 0.0 % | +25.0 | worse |" in page
+    assert "+25.0 (+10.0 to +40.0)  mixed" in list(list_lines(root))[1]
+
+
+def test_experiments_that_were_not_run_are_compared_by_their_settings(root):
+    for rate in ("1e-3", "2e-3"):
+        place = made(root)
+        path = place.folder / "training_config.yaml"
+        path.write_text(path.read_text().replace("learning_rate: 1.0e-05", f"learning_rate: {rate}"))
+    lines = list(compare_lines(root, ["sft_001", "sft_002"]))
+    assert [line.split() for line in lines[2:-2]] == [["optimizer.learning_rate", "0.001", "0.002"]]
+
+
 def test_an_experiment_is_found_by_any_of_its_names(root):
     first, second = made(root), made(root, "an idea too")
     for name in ("sft_001", "sft_001_an_idea", "sft/sft_001_an_idea", str(first.folder), f"{first.folder}/"):
@@ -241,6 +275,6 @@ def test_a_comparison_begins_with_what_was_asked_differently(root):
     lines = list(compare_lines(root, ["sft_001", "sft_002"]))
     assert lines[0] == "what was asked differently"
     assert lines[2].split() == ["optimizer.learning_rate", "2e-05", "0.0001"]
-    assert len(lines) == 3
+    assert lines[3:] == ["", "sft_001_an_idea → sft_002_faster: no benchmark of sft_001_an_idea, sft_002_faster"]
     with pytest.raises(InputError, match="two experiments or more"):
         list(compare_lines(root, ["sft_001", "sft_001"]))

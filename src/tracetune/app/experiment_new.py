@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from tracetune.app.experiment_facts import Experiment
 from tracetune.app.experiment_readme import write_readme
 from tracetune.app.experiment_record import read_experiment
 from tracetune.app.experiments import BY_WORD, CONFIG_FILE, ROOT, Place, claim, write_new
-from tracetune.config.resolve import load_sft_config, read_yaml, to_yaml
+from tracetune.config.resolve import config_mapping, load_sft_config, read_yaml, to_yaml
 from tracetune.config.schema import SftConfig
 from tracetune.core.errors import InputError
 
@@ -21,9 +22,9 @@ _OUTPUT_KEYS = (("training", "output_dir"), ("output", "folder"))
 
 
 class Recipe(NamedTuple):
-    """How a kind's settings are checked, written with every default, and run."""
+    """How a kind's settings are checked and told in full, written with every default, and run."""
 
-    check: Callable[[Mapping[str, Any], str], object]
+    settle: Callable[[Mapping[str, Any], str], dict[str, Any]]
     defaults: Callable[[], str]
     script: str
 
@@ -31,7 +32,7 @@ class Recipe(NamedTuple):
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "sft": Recipe(
-            lambda content, where: load_sft_config(content, where=where),
+            lambda content, where: config_mapping(load_sft_config(content, where=where)),
             lambda: to_yaml(SftConfig()),
             "training/sft.py",
         )
@@ -50,16 +51,24 @@ def new_experiment(
     """
     known, recipe = BY_WORD.get(kind), RECIPES.get(kind)
     if known is None or recipe is None:
-        raise InputError(f"kind: must be one of {', '.join(RECIPES)}, got {kind[:40]!r}")
+        raise InputError(f"kind: must be one of {', '.join(('baseline', *RECIPES))}, got {kind[:40]!r}")
     content = _mapping(recipe.defaults()) if config is None else read_yaml(config)
     text = recipe.defaults() if config is None else config.read_text("utf-8")
     if model is not None:
         content = _with_model(content, model)
-    recipe.check(content, str(config or "config"))
+    recipe.settle(content, str(config or "config"))
     place = claim(root, known, description)
     write_new(place, description, {CONFIG_FILE: _pointed(text, content, place.folder)})
     write_readme(read_experiment(place))
     return place
+
+
+def settings_of(experiment: Experiment) -> Mapping[str, Any]:
+    """Every dial of its run, or of the settings it is going to run with; none of a baseline. Raises InputError."""
+    recipe, path = RECIPES.get(experiment.place.kind), experiment.place.folder / CONFIG_FILE
+    if experiment.run is not None:
+        return experiment.run.config
+    return recipe.settle(read_yaml(path), str(path)) if recipe is not None and path.is_file() else {}
 
 
 def command(place: Place) -> str:

@@ -1,15 +1,25 @@
 """README.md of an experiment: its findings from the record, the same bytes for the same record; notes below stay."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tracetune.app.experiment_record import Curve, Experiment, read_experiment
+from tracetune.app.experiment_facts import (
+    BenchmarkFacts,
+    ComparisonFacts,
+    Curve,
+    Experiment,
+    Rate,
+    RateChange,
+    RunFacts,
+)
+from tracetune.app.experiment_record import read_experiment
 from tracetune.app.experiments import place_of_folder
 from tracetune.core.durable import write_durably
 from tracetune.core.errors import InputError, StorageError
 from tracetune.reports.markdown import escape
+from tracetune.reports.wording import p_text, percent, points, span
 
 README = "README.md"
 WRITTEN = "<!-- Written by `tracetune experiment` from the files of this folder, down to the next such line. -->"
@@ -17,6 +27,8 @@ NOTES = "<!-- Yours: everything below this line stays as it is. -->"
 NOTES_HEADING = "## Notes"
 EMPTY_NOTES = f"\n{NOTES_HEADING}\n"
 SHOWN_HASH = 12
+SECTIONS = {"math_accuracy": "maths", "tutoring_quality": "tutoring"}
+Row = tuple[str, str | int | None]
 
 
 class Finding(NamedTuple):
@@ -62,11 +74,17 @@ def notes_of(text: str) -> str:
 
 
 def findings(experiment: Experiment) -> list[Finding]:
-    """The table: state, model, data, and how the run went."""
-    run = experiment.run
+    """The table: state, model, data, how the run went, what was measured, and the verdict."""
+    rows = [*_of_run(experiment.run), *_of_benchmark(experiment.benchmark), *_of_comparison(experiment.comparison)]
+    if experiment.run is None:
+        rows = [("state", experiment.status), ("model", experiment.model), *rows]
+    return [Finding(name, str(value)) for name, value in rows if value is not None]
+
+
+def _of_run(run: RunFacts | None) -> Iterable[Row]:
     if run is None:
-        return [Finding("state", "not run yet")]
-    rows = [
+        return ()
+    return (
         ("state", run.status if run.reason is None else f"{run.status}: {run.reason}"),
         ("model", run.model),
         ("data", _data(run.data, run.data_hash)),
@@ -75,9 +93,46 @@ def findings(experiment: Experiment) -> list[Finding]:
         ("tokens", None if run.tokens is None else f"{run.tokens:,}"),
         *((curve.name.replace("_", " "), _moved(curve)) for curve in run.curves),
         ("took", _took(run.seconds, run.device)),
-        ("ended", run.ended_at and run.ended_at[:19].replace("T", " ") + " UTC"),
-    ]
-    return [Finding(name, str(value)) for name, value in rows if value is not None]
+        ("ended", _moment(run.ended_at)),
+    )
+
+
+def _of_benchmark(found: BenchmarkFacts | None) -> Iterable[Row]:
+    if found is None:
+        return ()
+    failed = "" if not found.failed else f", {found.failed} failed"
+    answered = None if found.answered is None else f"{found.answered:,} answers{failed}"
+    return (
+        ("benchmark", ", ".join(text for text in (found.suite, answered) if text) or None),
+        ("benchmarked", _moment(found.measured_at)),
+        ("maths accuracy", None if found.accuracy is None else rate_text(found.accuracy)),
+    )
+
+
+def _of_comparison(found: ComparisonFacts | None) -> Iterable[Row]:
+    if found is None:
+        return ()
+    against = "" if found.baseline is None else f" against {found.baseline}"
+    return (("verdict", f"{found.verdict}{against}"),)
+
+
+def rate_text(rate: Rate) -> str:
+    """A rate as `62.5 % (55.0 to 70.1 %, n = 160)`."""
+    counted = [None if rate.interval is None else span(rate.interval), rate.total and f"n = {rate.total:,}"]
+    told = ", ".join(text for text in counted if text)
+    return f"{percent(rate.value)} ({told})" if told else percent(rate.value)
+
+
+def p_text_of(change: RateChange) -> str:
+    """Its adjusted p-value, a dash where none was worked out."""
+    return "–" if change.p_adjusted is None else p_text(change.p_adjusted)
+
+
+def change_text(change: RateChange) -> str:
+    """A change in points as `+12.5 (+3.1 to +21.0)`."""
+    if change.interval is None:
+        return points(change.delta)
+    return f"{points(change.delta)} ({points(change.interval.low)} to {points(change.interval.high)})"
 
 
 def _lines(experiment: Experiment) -> Iterator[str]:
@@ -89,9 +144,25 @@ def _lines(experiment: Experiment) -> Iterator[str]:
         yield escape(experiment.description, limit=len(experiment.description) + 1)
         yield ""
     yield from table(("finding", ""), findings(experiment))
+    if experiment.benchmark is not None:
+        yield ""
+        yield "## Benchmark"
+        yield ""
+        yield from table(("metric", "here", "before", "change in points", ""), rate_rows(experiment))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def rate_rows(experiment: Experiment) -> Iterator[Sequence[str]]:
+    """Each metric of the benchmark: its rate here, its rate before, the change with its interval, and its verdict."""
+    compared, found = experiment.comparison, experiment.benchmark
+    changes = {} if compared is None else {change.name: change for change in compared.changes}
+    for rate in () if found is None else found.rates:
+        change = changes.get(rate.name)
+        rest = ("", "", "") if change is None else (percent(change.before), change_text(change), change.verdict)
+        section = SECTIONS.get(rate.section, rate.section)
+        yield (f"{section}: {rate.name.replace('_', ' ')}", rate_text(rate), *rest)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """A Markdown table in which no cell is markup."""
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
@@ -114,6 +185,10 @@ def _took(seconds: float | None, device: str | None) -> str | None:
     if seconds is None:
         return None
     return f"{seconds:,.1f} s on {device}" if device else f"{seconds:,.1f} s"
+
+
+def _moment(iso: str | None) -> str | None:
+    return iso and iso[:19].replace("T", " ") + " UTC"
 
 
 def _moved(curve: Curve) -> str:

@@ -4,57 +4,34 @@ A file that is not there says that its part has not happened yet; one that canno
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
+from tracetune.app.experiment_facts import (
+    BenchmarkFacts,
+    ComparisonFacts,
+    Curve,
+    Experiment,
+    Rate,
+    RateChange,
+    RateVerdict,
+    RunFacts,
+)
 from tracetune.app.experiments import Place, read_identity
 from tracetune.config.schema import OutputSettings
 from tracetune.core.errors import InputError
+from tracetune.core.results import Interval
 from tracetune.core.strict_json import BadJson, parse_json
 
-Status = Literal["not run", "running", "interrupted", "failed", "finished", "measured"]
+BENCHMARK_FILE, COMPARISON_FILE = "benchmark_results.json", "comparison.json"
 STATUSES = ("running", "interrupted", "failed", "finished")
 TAIL_BYTES = 65_536
+# Lists of comparison.json, and what stands in each.
+VERDICTS: Mapping[str, RateVerdict] = MappingProxyType(
+    {"improvements": "better", "regressions": "worse", "unchanged": "no significant change"}
+)
 # The curves a reader asks for first, each with its first and last logged value.
 CURVES = ("loss", "eval_loss", "reward_mean", "validation_accuracy", "kl")
-
-
-class Curve(NamedTuple):
-    """A number of metrics.jsonl: where it began and where it ended."""
-
-    name: str
-    first: float
-    last: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunFacts:
-    """What the manifest and the metrics of a run tell; None where they do not."""
-
-    status: Status
-    reason: str | None
-    model: str | None
-    data: str | None
-    data_hash: str | None
-    seed: int | None
-    steps: int | None
-    num_steps: int | None
-    tokens: int | None
-    seconds: float | None
-    device: str | None
-    ended_at: str | None
-    curves: tuple[Curve, ...]
-    config: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Experiment:
-    """One folder of the tree. `run` is None before training has begun, and of a baseline."""
-
-    place: Place
-    description: str
-    created_at: str | None
-    run: RunFacts | None
 
 
 def read_experiment(place: Place) -> Experiment:
@@ -66,6 +43,61 @@ def read_experiment(place: Place) -> Experiment:
         description=_text(identity.get("description")) or (words if place.kind != "baseline" else ""),
         created_at=_text(identity.get("created_at")),
         run=_run(place),
+        benchmark=_benchmark(place),
+        comparison=_comparison(place),
+    )
+
+
+def _comparison(place: Place) -> ComparisonFacts | None:
+    found = _object(place, COMPARISON_FILE)
+    return None if found is None else comparison_of(found)
+
+
+def _benchmark(place: Place) -> BenchmarkFacts | None:
+    results = _object(place, BENCHMARK_FILE)
+    if results is None:
+        return None
+    sections, counted = _mapping(results.get("evaluations")), _mapping(results.get("rates"))
+    values = [
+        (str(section), str(name), value)
+        for section, metrics in sections.items()
+        for name, found in _mapping(metrics).items()
+        if (value := _number(found)) is not None
+    ]
+    return BenchmarkFacts(
+        model=_named(_text(results.get("model_name"))),
+        suite=_text(results.get("suite")),
+        measured_at=_text(results.get("timestamp")),
+        answered=_whole(results.get("answered")),
+        failed=_whole(results.get("failed")),
+        rates=tuple(
+            Rate(section, name, value, _whole(of.get("total")), _interval(of.get("interval")))
+            for section, name, value in values
+            for of in (_mapping(counted.get(name)),)
+        ),
+    )
+
+
+def comparison_of(found: Mapping[str, Any]) -> ComparisonFacts:
+    """What a comparison.json tells, row by row; a row that is none is left out."""
+    changes = [
+        _change(_mapping(row), VERDICTS[kind])
+        for kind in VERDICTS
+        for row in (found[kind] if isinstance(found.get(kind), list) else ())
+    ]
+    baseline = _mapping(found.get("baseline"))
+    return ComparisonFacts(
+        baseline=_named(_text(baseline.get("model_name"))),
+        changes=tuple(change for change in changes if change is not None),
+    )
+
+
+def _change(row: Mapping[str, Any], verdict: RateVerdict) -> RateChange | None:
+    name, before, after = _text(row.get("metric")), _number(row.get("baseline")), _number(row.get("current"))
+    if name is None or before is None or after is None:
+        return None
+    return RateChange(
+        name, before, after, after - before, _interval(row.get("interval")), _number(row.get("p_adjusted")), verdict
     )
 
 
@@ -81,7 +113,7 @@ def _run(place: Place) -> RunFacts | None:
     return RunFacts(
         status=status if status in STATUSES else "failed",
         reason=_text(manifest.get("exit_reason")),
-        model=_text(model.get("name")) or _text(model.get("path")),
+        model=_named(_text(model.get("name")) or _text(model.get("path"))),
         data=_text(manifest.get("dataset_key")) or _last_part(_text(data.get("path"))) or _text(data.get("kind")),
         data_hash=_text(manifest.get("dataset_content_hash")) or _text(data.get("rows_hash")),
         seed=_whole(manifest.get("seed")),
@@ -139,6 +171,19 @@ def _parsed(data: bytes, place: Place, name: str) -> dict[str, Any]:
 def _device(device: Mapping[str, Any]) -> str | None:
     kind, count = _text(device.get("kind")), _whole(device.get("count"))
     return kind and f"{kind} × {count or 1}"
+
+
+def _named(model: str | None) -> str | None:
+    """A model's name; of a folder of this machine its last name, with the run's where that says nothing."""
+    if model is None or not model.startswith("/"):
+        return model
+    parts = [part for part in model.split("/") if part] or [model]
+    return "/".join(parts[-2:]) if parts[-1].startswith("checkpoint") else parts[-1]
+
+
+def _interval(value: Any) -> Interval | None:
+    bounds = [_number(bound) for bound in value] if isinstance(value, list) and len(value) == 2 else []
+    return None if not bounds or bounds[0] is None or bounds[1] is None else Interval(bounds[0], bounds[1])
 
 
 def _last_part(path: str | None) -> str | None:

@@ -3,20 +3,36 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from tracetune.app.experiment_readme import NOTES_HEADING, README, Finding, findings, notes_of
-from tracetune.app.experiment_record import Experiment, RunFacts, read_experiment
+from tracetune.app.experiment_facts import Experiment, RunFacts
+from tracetune.app.experiment_new import settings_of
+from tracetune.app.experiment_readme import (
+    NOTES_HEADING,
+    README,
+    Finding,
+    change_text,
+    findings,
+    notes_of,
+    p_text_of,
+    rate_text,
+    write_readme,
+)
+from tracetune.app.experiment_record import comparison_of, read_experiment
 from tracetune.app.experiments import KINDS, ExperimentKind, Place, find, place_of, places
 from tracetune.app.run_comparison import Difference, compare
 from tracetune.core.errors import InputError, NotFound
 from tracetune.core.page import Page, decode_cursor, encode_cursor
+from tracetune.reports.wording import percent
 
 __all__ = ["KINDS", "ExperimentKind"]
 
 DASH = "–"
+# Where a run is written, and how it is measured, says nothing about what was trained.
+UNLIKE = ("output", "benchmark")
 MAX_NOTES_CHARS = 100_000
-HEAD = ("experiment", "state", "model", "data", "steps", "loss", "ended")
+HEAD = ("experiment", "state", "model", "data", "steps", "loss", "maths", "change", "verdict", "ended")
 
 
 class Listed(NamedTuple):
@@ -80,7 +96,7 @@ def list_lines(root: Path, kind: str | None = None) -> Iterator[str]:
 
 
 def compare_lines(root: Path, names: Sequence[str]) -> Iterator[str]:
-    """What was asked differently, as text. Raises InputError, NotFound."""
+    """What was asked differently, then every metric against the first's, as text. Raises InputError, NotFound."""
     experiments = [read_experiment(find(root, name)) for name in names]
     titles = [each.place.name for each in experiments]
     if len(set(titles)) < 2 or len(set(titles)) < len(titles):
@@ -89,14 +105,56 @@ def compare_lines(root: Path, names: Sequence[str]) -> Iterator[str]:
     yield "what was asked differently" + ("" if found else ": nothing, every dial is the same")
     if found:
         yield from columns([("", *titles), *((item.key, *(_value(item, name) for name in titles)) for item in found)])
+    for other in experiments[1:]:
+        yield ""
+        yield from _rate_lines(experiments[0], other)
+
+
+def _rate_lines(first: Experiment, other: Experiment) -> Iterator[str]:
+    """Two benchmarks, paired by item; nothing is run and nothing is written."""
+    from tracetune.app.benchmark import compare_benchmarks
+
+    lacking = [each.place.name for each in (first, other) if each.benchmark is None]
+    yield f"{first.place.name} → {other.place.name}" + (f": no benchmark of {', '.join(lacking)}" if lacking else "")
+    if lacking:
+        return
+    with TemporaryDirectory(prefix="tracetune-compare-") as scratch:
+        numbers = compare_benchmarks(first.place.folder, other.place.folder, Path(scratch)).numbers
+    compared = comparison_of(numbers)
+    rows = [
+        (
+            change.name,
+            percent(change.before),
+            percent(change.after),
+            change_text(change),
+            p_text_of(change),
+            change.verdict,
+        )
+        for change in compared.changes
+    ]
+    yield from columns([("metric", "before", "after", "change in points", "adjusted p", ""), *rows])
+    yield f"{compared.verdict}. {numbers['note']}"
+
+
+def update_lines(root: Path, names: Sequence[str]) -> Iterator[str]:
+    """Bring READMEs and the leaderboard up to date, saying what stands where. Raises InputError, NotFound."""
+    from tracetune.app.experiment_standing import stand
+
+    for place in [find(root, name) for name in names] or places(root):
+        write_readme(read_experiment(place))
+        stored = stand(place)
+        yield place.title + ("" if stored is None else f": on the leaderboard of {stored.eval_set}")
 
 
 def config_differences(experiments: Sequence[Experiment]) -> Sequence[Difference]:
-    """Every dial that the experiments do not share, model and data first; those not run yet have none."""
+    """Every dial that the experiments do not share, kind, model and data first. A baseline has no dials, and with one
+    none are compared."""
+    asked = [settings_of(each) for each in experiments]
+    dials = asked if all(asked) else [{}] * len(asked)
     specs = {
-        each.place.name: {"kind": each.place.kind}
-        | ({} if each.run is None else {"model": each.run.model, "dataset": each.run.data, "config": each.run.config})
-        for each in experiments
+        each.place.name: {"kind": each.place.kind, "model": each.model, "dataset": each.run and each.run.data}
+        | {"config": {name: value for name, value in config.items() if name not in UNLIKE}}
+        for each, config in zip(experiments, dials, strict=True)
     }
     return compare({name: name for name in specs}, specs, {}).config_diff
 
@@ -109,15 +167,24 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _cells(row: Listed) -> tuple[str, ...]:
-    if row.experiment is None:
+    """One line of the list; what is not there is a dash."""
+    known = row.experiment
+    if known is None:
         return (row.place.title, "unreadable", *(DASH,) * (len(HEAD) - 2))
-    run = row.experiment.run
-    if run is None:
-        return (row.place.title, "not run", *(DASH,) * (len(HEAD) - 2))
-    loss = next((f"{curve.last:.4g}" for curve in run.curves if curve.name == "loss"), DASH)
-    steps = DASH if run.steps is None else f"{run.steps:,}"
-    ended = run.ended_at[:10] if run.ended_at else DASH
-    return (row.place.title, run.status, run.model or DASH, (run.data_hash or DASH)[:8], steps, loss, ended)
+    run, measured, compared = known.run, known.benchmark, known.comparison
+    loss = [f"{curve.last:.4g}" for curve in (run.curves if run else ()) if curve.name == "loss"]
+    change = compared and compared.accuracy
+    cells = (
+        known.model,
+        run and run.data_hash and run.data_hash[:8],
+        run and run.steps and f"{run.steps:,}",
+        next(iter(loss), None),
+        measured and measured.accuracy and rate_text(measured.accuracy),
+        change and change_text(change),
+        compared and compared.verdict,
+        known.ended_at and known.ended_at[:10],
+    )
+    return (row.place.title, known.status, *(cell or DASH for cell in cells))
 
 
 def _value(item: Difference, name: str) -> str:

@@ -132,6 +132,11 @@ def place_of_folder(folder: Path) -> Place | None:
     return Place(kind, whole.name, folder) if kind and is_one else None
 
 
+def tree_of(place: Place) -> Path:
+    """The root of the tree that an experiment stands in."""
+    return place.folder.resolve().parent.parent
+
+
 def read_identity(place: Place) -> Mapping[str, Any]:
     """What the experiment was called when it was made; empty for a folder that was made by hand."""
     try:

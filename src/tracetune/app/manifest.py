@@ -21,8 +21,8 @@ def describe_inputs(
 ) -> dict[str, Any]:
     """What decides a run before its model is loaded: settings and data. Two equal descriptions are one run."""
     training_config = config_mapping(config)
-    # Where the run is written changes nothing in it, so a folder may be moved.
-    del training_config["output"]["folder"]
+    # Where a run is written and how it is measured change nothing in it: a folder may be moved, a benchmark added.
+    del training_config["output"]["folder"], training_config["benchmark"]
     return {
         "recipe": RECIPE,
         "seed": config.training.seed,

@@ -88,6 +88,8 @@ def _settle_sft(asked: Asked) -> tuple[str, dict[str, Any]]:
             "data.train_file": (config.data.train_file is not None, "names a file of the server; give dataset"),
             "data.train_files": (config.data.train_files is not None, "names files of the server; give dataset"),
             "data.eval_file": (config.data.eval_file is not None, "names a file of the server; leave it out"),
+            "benchmark.datasets": (bool(config.benchmark.datasets), "may name files of the server; give a suite"),
+            "benchmark.compare": (config.benchmark.compare is not None, "names a file of the server; leave it out"),
             "backend": (config.backend != "local", f"only local runs here, got {config.backend!r}"),
         }
     )

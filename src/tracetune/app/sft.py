@@ -4,10 +4,10 @@ Killed at any moment and run again, it ends with the same weights and metrics as
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from jax.sharding import Mesh
 
@@ -22,6 +22,7 @@ from tracetune.app.manifest import (
 )
 from tracetune.app.memory import check_memory
 from tracetune.app.progress import Reporter
+from tracetune.app.run_benchmark import check_benchmark, end_with_benchmark
 from tracetune.app.run_session import RunResult, Session, Work, finished
 from tracetune.app.runs import RunFolder, hold_run
 from tracetune.app.tinker_bill import estimate, supervised_tokens
@@ -67,7 +68,8 @@ def run_sft(
     stream: TextIO | None = None,
     run_id: str | None = None,
 ) -> SftResult:
-    """Train, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log.
+    """Train, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log. A run that has
+    finished ends with its benchmark where one is asked for.
 
     `run_id` None gives a run that begins an id of its own.
 
@@ -77,27 +79,45 @@ def run_sft(
     (`engine.hosts`) raises Unavailable when another is lost.
     """
     require_backend(config)
+    check_benchmark(config.benchmark)
     shared = RunFolder(output_folder(config, output), config.output)
     with kept_readme(shared.root), hosts.together(), own_stream(stream or sys.stderr) as out:
-        mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
         rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
         eval_rows = read_eval_rows(config, rows)
         inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples) | named(run_id)
-        if done := finished(shared, inputs):
+        result = finished(shared, inputs)
+        if result is not None:
             out.write(f"{shared.root}: this run is finished; choose another --output to train again\n")
-            return done
-        check_memory(config)
-        notes: list[str] = []
-        with reached(config, notes.append) as service:
-            prepared = prepare(config, rows, eval_rows, notes, mesh=mesh)._replace(service=service)
-            notes += _check_service(service, config, prepared)
-            with own_folder(shared) as folder, hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
-                for note in notes:
-                    reporter.say(note)
-                if service is not None:
-                    service.tell(reporter.say)
-                result = Session(_work(config, prepared), folder, reporter, shared.checkpoints).execute(inputs)
-                return result._replace(folder=shared.root, checkpoint=shared.final)
+        else:
+            result = _train(config, rows, eval_rows, shared, out=out, inputs=inputs)
+        if result.status != "interrupted":
+            end_with_benchmark(shared, config.benchmark, config.model.name, out, home)
+        return result
+
+
+def _train(
+    config: SftConfig,
+    rows: TrainingData,
+    eval_rows: TrainingData | None,
+    shared: RunFolder,
+    *,
+    out: TextIO,
+    inputs: Mapping[str, Any],
+) -> SftResult:
+    """One session of the run in `shared`; everything it held is free when it returns."""
+    mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
+    check_memory(config)
+    notes: list[str] = []
+    with reached(config, notes.append) as service:
+        prepared = prepare(config, rows, eval_rows, notes, mesh=mesh)._replace(service=service)
+        notes += _check_service(service, config, prepared)
+        with own_folder(shared) as folder, hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
+            for note in notes:
+                reporter.say(note)
+            if service is not None:
+                service.tell(reporter.say)
+            result = Session(_work(config, prepared), folder, reporter, shared.checkpoints).execute(inputs)
+            return result._replace(folder=shared.root, checkpoint=shared.final)
 
 
 def _check_service(service: TinkerService | None, config: SftConfig, prepared: Prepared) -> list[str]:

@@ -1,9 +1,11 @@
-"""`tracetune experiment new|list|show|compare`: numbered folders, each with what was asked and what was found."""
+"""`tracetune experiment new|list|show|update|compare`: numbered folders with what was asked and what was found."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tracetune.core.errors import InputError
 
 app = typer.Typer(help="Experiments: numbered, recorded, compared.", no_args_is_help=True)
 Root = Annotated[Path, typer.Option(help="The tree of experiments.")]
@@ -19,13 +21,34 @@ def new(
         Path | None, typer.Option(help="Settings to copy; without it every dial has its default.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The base model; wins over the one in the settings.")] = None,
+    suite: Annotated[str, typer.Option(help="Of a baseline: quick, standard or comprehensive.")] = "standard",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of a baseline: the longest answer.")] = 512,
     root: Root = ROOT,
 ) -> None:
-    """Begin an experiment: the next number, a folder with its settings, and the command that runs it."""
+    """Begin an experiment: the next number, a folder with its settings, and the command that runs it. A baseline is
+    measured at once: `new baseline --model NAME`."""
+    if kind == "baseline":
+        _measure_baseline(model, suite, max_tokens, root, others=[description, config])
+        return
     from tracetune.app.experiment_new import command, new_experiment
 
     place = new_experiment(kind, description, config=config, model=model, root=root)
     typer.echo(f"{place.folder}\nto run it:\n  {command(place)}")
+
+
+def _measure_baseline(model: str | None, suite: str, max_tokens: int, root: Path, *, others: list[object]) -> None:
+    if model is None or any(others):
+        raise InputError("experiment new baseline: takes --model NAME alone, no description and no --config")
+    import sys
+
+    from tracetune.app.experiment_baseline import measure_baseline
+    from tracetune.app.progress import Reporter
+    from tracetune.config.benchmark import load_benchmark
+
+    settings = load_benchmark({"suite": suite, "max_tokens": max_tokens})
+    with Reporter(sys.stderr) as reporter:
+        place = measure_baseline(model, settings, root=root, reporter=reporter)
+    typer.echo(str(place.folder))
 
 
 @app.command("list")
@@ -53,6 +76,19 @@ def show(
     from tracetune.app.experiments import find
 
     typer.echo(write_readme(read_experiment(find(root, name))), nl=False)
+
+
+@app.command()
+def update(
+    names: Annotated[list[str] | None, typer.Argument(help="Some experiments; by default every one.")] = None,
+    *,
+    root: Root = ROOT,
+) -> None:
+    """Write README.md anew, and put benchmarks on the leaderboard."""
+    from tracetune.app.experiment_views import update_lines
+
+    for line in update_lines(root, names or []):
+        typer.echo(line)
 
 
 @app.command()

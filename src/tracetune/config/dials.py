@@ -5,6 +5,7 @@ Three older shapes and the resolved `config.yaml` are one table: several keys ma
 
 from typing import Any
 
+from tracetune.config.benchmark import BENCHMARK_DIALS
 from tracetune.config.check import Dial
 from tracetune.config.kinds import (
     FLAG,
@@ -208,6 +209,8 @@ DIALS = (
     Dial("output.checkpoint_dir", "output.checkpoint_dir", INNER_PATH, "the trained model, inside it"),
     Dial("output.metrics_file", "output.metrics_file", INNER_PATH, "one line a logged step"),
     Dial("output.manifest_file", "output.manifest_file", INNER_PATH, "what was asked, and how it ended"),
+    # What the run ends with.
+    *BENCHMARK_DIALS,
 )
 
 # Of each pair only one may be set in one place: the other would be ignored in silence.

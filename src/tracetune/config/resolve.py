@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tracetune.config.benchmark import benchmark_mapping, make_benchmark
 from tracetune.config.check import Settings, Table
 from tracetune.config.dials import DIALS, EXCLUSIVE
 from tracetune.config.schema import (
@@ -83,6 +84,7 @@ def config_mapping(config: SftConfig) -> dict[str, Any]:
         mapping["data"][name] = None if value is None else list(value)
     mesh = mapping["model"].pop("mesh")
     mapping["model"]["mesh_shape"] = [list(mesh["shape"]), list(mesh["axes"])]
+    mapping["benchmark"] = benchmark_mapping(config.benchmark)
     return mapping
 
 
@@ -189,4 +191,5 @@ def sections(values: Mapping[str, Any]) -> dict[str, Any]:
         "training": TrainingSettings(**section(values, "training")),
         "data": DataSettings(**section(values, "data")),
         "output": OutputSettings(**section(values, "output")),
+        "benchmark": make_benchmark(section(values, "benchmark")),
     }

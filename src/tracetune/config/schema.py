@@ -6,6 +6,8 @@ Values arrive checked from `config.resolve`; these classes hold, they do not val
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tracetune.config.benchmark import BenchmarkSettings
+
 Backend = Literal["local", "tunix", "tinker"]
 Dtype = Literal["float32", "bfloat16"]
 Schedule = Literal["linear", "cosine", "constant"]
@@ -147,3 +149,4 @@ class SftConfig:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     data: DataSettings = field(default_factory=DataSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+    benchmark: BenchmarkSettings = field(default_factory=BenchmarkSettings)

@@ -1,0 +1,124 @@
+"""The benchmark that a run ends with: the trained model, its base where no other benchmark is named, and the change.
+
+The run is finished before it begins and stays so whatever happens here; the same command again goes on with it.
+"""
+
+from pathlib import Path
+from typing import Any, TextIO
+
+from tracetune.app.benchmark import ModelSubject, benchmark, compare_benchmarks
+from tracetune.app.benchmark_files import COMPARISON, RESULTS, read_json
+from tracetune.app.benchmark_results import items_hash
+from tracetune.app.experiment_standing import stand
+from tracetune.app.experiments import model_slug as slug
+from tracetune.app.experiments import place_of_folder, tree_of
+from tracetune.app.progress import Reporter
+from tracetune.app.runs import RunFolder, read_manifest
+from tracetune.config.benchmark import BenchmarkSettings
+from tracetune.core.errors import InputError, NotFound, Unavailable
+from tracetune.engine import hosts
+from tracetune.tasks.benchmark_sets import benchmark_items
+
+BASE_FOLDER = "benchmark_base"
+
+
+def check_benchmark(settings: BenchmarkSettings) -> int:
+    """How many items a run will end with; raises what would stop the benchmark, before anything is trained."""
+    if not settings.is_asked:
+        return 0
+    if hosts.find_seat() is not None:
+        raise Unavailable(
+            "benchmark: runs in one process, not in several; set benchmark: null, and afterwards let "
+            "`tracetune benchmark` measure the run's checkpoint"
+        )
+    if settings.compare is not None and not _results_of(Path(settings.compare)).is_file():
+        raise NotFound(
+            f"benchmark.compare: {settings.compare}: no such file; give the {RESULTS} of a finished benchmark"
+        )
+    return len(benchmark_items(settings.suite, settings.datasets))
+
+
+def end_with_benchmark(
+    folder: RunFolder, settings: BenchmarkSettings, base: str, out: TextIO, home: Path | None = None
+) -> None:
+    """Measure the trained model of a finished run, and compare; nothing is asked twice, and nothing when all is there.
+
+    `base` is the model that the run started from. Raises what the benchmark raises; InputError when not one answer
+    was obtained.
+    """
+    if not settings.is_asked or _is_done(folder.root, settings):
+        return
+    place = place_of_folder(folder.root)
+    with Reporter(out, log=folder.log) as reporter:
+        reporter.say("benchmark: the trained model answers")
+        _measure(
+            str(folder.final), folder.root, settings, reporter, model_name=place.name if place else folder.root.name
+        )
+        if settings.compare is not None:
+            before = Path(settings.compare)
+        else:
+            before = _known_baseline(folder.root, base, settings) or _measure_base(folder, base, settings, reporter)
+        compared = compare_benchmarks(before, folder.root, folder.root).numbers
+        reporter.say(
+            f"benchmark: {len(compared['improvements'])} better, {len(compared['regressions'])} worse, "
+            f"{len(compared['unchanged'])} not told apart from {compared['baseline']['model_name']}"
+        )
+    if place is not None:
+        stand(place, home)
+
+
+def _measure_base(folder: RunFolder, base: str, settings: BenchmarkSettings, reporter: Reporter) -> Path:
+    """The base model's own benchmark, asked as the run asks."""
+    reporter.say(f"benchmark: the base model {base} answers")
+    asked = (read_manifest(folder.manifest) or {}).get("training_config", {}).get("system_instruction")
+    _measure(base, folder.root / BASE_FOLDER, settings, reporter, model_name=base, system_instruction=asked)
+    return folder.root / BASE_FOLDER
+
+
+def _measure(model: str, output: Path, settings: BenchmarkSettings, reporter: Reporter, **options: Any) -> None:
+    outcome = benchmark(
+        ModelSubject(model),
+        output=output,
+        suite=settings.suite,
+        datasets=settings.datasets,
+        max_tokens=settings.max_tokens,
+        reporter=reporter,
+        **options,
+    )
+    if outcome.all_failed:
+        raise InputError(f"{output}: benchmark: not one answer was obtained; the run itself is finished and whole")
+
+
+def _is_done(root: Path, settings: BenchmarkSettings) -> bool:
+    return (root / COMPARISON).is_file() and _answers_all(root, settings)
+
+
+def _answers_all(root: Path, settings: BenchmarkSettings) -> bool:
+    """Whether a finished benchmark has an answer to everything that is asked."""
+    if not (root / RESULTS).is_file():
+        return False
+    found = read_json(root / RESULTS)
+    asked = found.get("asked")
+    return (
+        found.get("failed") == 0
+        and isinstance(asked, dict)
+        and asked.get("max_tokens") == settings.max_tokens
+        and found.get("items_hash") == items_hash(benchmark_items(settings.suite, settings.datasets))
+    )
+
+
+def _known_baseline(root: Path, base: str, settings: BenchmarkSettings) -> Path | None:
+    """The baseline of the same tree, where it is this very model, asked the same in the same way."""
+    place, manifest = place_of_folder(root), read_manifest(root / "run_manifest.json") or {}
+    if place is None or manifest.get("training_config", {}).get("system_instruction"):
+        return None
+    known = tree_of(place) / "baseline" / slug(base)
+    if not _answers_all(known, settings):
+        return None
+    asked = read_json(known / RESULTS)["asked"]
+    is_same = asked.get("model_fingerprint") == manifest.get("base_model_hash") and not asked.get("system")
+    return known if is_same else None
+
+
+def _results_of(path: Path) -> Path:
+    return path / RESULTS if path.is_dir() else path
