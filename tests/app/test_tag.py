@@ -1,6 +1,7 @@
 """Files of problems get their topics: nothing else changes, nothing is half written, test rows are told loudly."""
 
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -103,8 +104,7 @@ def test_rows_that_say_they_are_of_a_test_split_are_counted(tmp_path):
     rows = [{"question": "2x+3=7", "split": split} for split in ("train", "test", "held_out", "train")]
     source = write(tmp_path / "all.jsonl", rows)
     (warning,) = tag_file(source, tmp_path / "tagged.jsonl").warnings
-    assert "2 rows" in warning
-    assert "the first is row 2" in warning
+    assert "all.jsonl:2: 2 rows" in warning
     assert tag_file(source, tmp_path / "eval.jsonl").warnings == ()
 
 
@@ -133,6 +133,16 @@ def test_labels_are_compared_topic_by_topic(tmp_path):
     assert scores == {"area": (0, 0, 1), "percent": (1, 1, 0), "all": (1, 1, 1)}
     with pytest.raises(InputError, match=r"labelled.jsonl:1: topic_tags must be a list"):
         evaluate_tags(write(labelled, [{"question": "x"}]))
+
+
+def test_a_taxonomy_that_changes_is_read_again(tmp_path):
+    mine = tmp_path / "mine.toml"
+    text = '[strands]\ns = "S"\n[topics.eggs]\nname = "Eggs"\nstrand = "s"\ngrades = [1, 2]\nsure = ["egg"]\n'
+    mine.write_text(text)
+    assert tag_problem("3 hens", TagSettings(mine))["topic_tags"] == []
+    mine.write_text(text.replace('"egg"', '"hen"'))
+    os.utime(mine, ns=(1, 1))
+    assert tag_problem("3 hens", TagSettings(mine))["topic_tags"] == ["eggs"]
 
 
 def test_one_problem_and_a_taxonomy_of_ones_own(tmp_path):

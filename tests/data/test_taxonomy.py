@@ -63,6 +63,14 @@ def test_all_mistakes_are_told_at_once():
     assert str(error.value).count("mine.toml: topics.whales") == 3
 
 
+def test_topics_that_yield_in_a_circle_are_refused():
+    other = GOOD.split("[topics.whales]")[1].replace("Whales", "Sharks")
+    one_way = GOOD + 'yields_to = ["sharks"]\n[topics.sharks]' + other
+    assert set(parse_taxonomy(one_way, "mine.toml").topics) == {"whales", "sharks"}
+    with pytest.raises(InputError, match="yields_to goes in a circle"):
+        parse_taxonomy(one_way + 'yields_to = ["whales"]', "mine.toml")
+
+
 def test_a_file_without_topics_is_refused():
     with pytest.raises(InputError, match="topics must be a section with at least one entry"):
         parse_taxonomy('[strands]\nsea = "The sea"', "mine.toml")

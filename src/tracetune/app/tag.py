@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracetune.core.durable import write_chunks_durably
 from tracetune.core.errors import InputError, TracetuneError
 from tracetune.data.records import Record, read_records
-from tracetune.data.tag_rows import TAGS, TaggedRow, TopicScore, problem_text, row_object, score_topics, tag_record
+from tracetune.data.tag_rows import TAGS, TopicScore, problem_text, row_object, score_topics, tag_record
 from tracetune.data.tagger import MIN_CONFIDENCE, Tagger
 from tracetune.data.taxonomy import load_taxonomy
 
 __all__ = ["TagReport", "TagSettings", "TopicScore", "evaluate_tags", "tag_file", "tag_problem"]
 
-BATCH_ROWS = 1_000
+BATCH_ROWS, BATCH_BYTES = 1_000, 4 * 2**20
 # Words of a file's name that say: this is for measuring, not for training.
 MEASURING = frozenset(
     (
@@ -76,21 +76,20 @@ def tag_file(
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
     watch = _SplitWatch(source, output, warn)
-    counts: Counter[str] = Counter()
     topics: Counter[str] = Counter()
+    totals = [0, 0, 0]
 
     def lines() -> Iterator[bytes]:
-        for row in _tagged(source, settings, workers):
-            counts["rows"] += 1
-            counts["untagged"] += not row.tags.confidence
-            counts["kept"] += row.kept
-            topics.update(row.tags.confidence.keys())
-            watch.see(row.split, counts["rows"])
-            yield row.line + b"\n"
+        for batch in _tagged(source, settings, workers):
+            topics.update(batch.topics)
+            watch.see(batch)
+            for place, count in enumerate((batch.num_rows, batch.untagged, batch.kept)):
+                totals[place] += count
+            yield batch.lines
 
     write_chunks_durably(output, lines())
     watch.finish()
-    return TagReport(counts["rows"], counts["untagged"], counts["kept"], topics, tuple(watch.warnings))
+    return TagReport(*totals, topics=topics, warnings=tuple(watch.warnings))
 
 
 def evaluate_tags(labelled: Path, settings: TagSettings = DEFAULTS) -> list[TopicScore]:
@@ -108,50 +107,92 @@ def _labels_and_tags(labelled: Path, tagger: Tagger) -> Iterator[tuple[list[str]
         yield labels, tagger.tag(problem_text(row, where)).confidence
 
 
-@lru_cache(maxsize=4)
 def _tagger(settings: TagSettings) -> Tagger:
-    """Kept, for a worker is sent the same settings with every batch."""
+    """Made once for all calls with these settings, for as long as the taxonomy's file stays as it is."""
+    path = settings.taxonomy
+    return _made_tagger(settings, path.stat().st_mtime_ns if path is not None and path.is_file() else 0)
+
+
+@lru_cache(maxsize=4)
+def _made_tagger(settings: TagSettings, _changed_at: int) -> Tagger:
     return Tagger(load_taxonomy(settings.taxonomy), grade=settings.grade, min_confidence=settings.min_confidence)
 
 
-def _tagged(source: Path, settings: TagSettings, workers: int) -> Iterator[TaggedRow]:
+def _tagged(source: Path, settings: TagSettings, workers: int) -> Iterator["_Tagged"]:
     _tagger(settings)  # a mistake in the settings is told before any process begins
-    records = read_records(source)
-    first = list(islice(records, BATCH_ROWS))
-    if not first:
+    batches = _batches(read_records(source))
+    first = next(batches, None)
+    if first is None:
         raise InputError(f"{source}: has no rows; write one JSON object a line")
-    batches = chain((first,), iter(lambda: list(islice(records, BATCH_ROWS)), []))
     if workers > 1 and len(first) == BATCH_ROWS:
-        yield from _by_processes(source, batches, settings, workers)
+        yield from _by_processes(source, chain((first,), batches), settings, workers)
     else:
-        for batch in batches:
-            yield from _tag_batch(str(source), batch, settings)
+        for batch in chain((first,), batches):
+            yield _tag_batch(str(source), batch, settings)
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """So many rows at a time, fewer where they are large."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += record.end - record.offset
+        if len(batch) == BATCH_ROWS or size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _by_processes(
     source: Path, batches: Iterable[list[Record]], settings: TagSettings, workers: int
-) -> Iterator[TaggedRow]:
+) -> Iterator["_Tagged"]:
     """The same rows in the same order; two batches a process are under way at most."""
     # Spawned, not forked: the caller may have threads of JAX.
     context = multiprocessing.get_context("spawn")
-    pending: deque[Future[list[TaggedRow]]] = deque()
+    pending: deque[Future[_Tagged]] = deque()
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         try:
             for batch in batches:
                 pending.append(pool.submit(_tag_batch, str(source), batch, settings))
                 if len(pending) > 2 * workers:
-                    yield from pending.popleft().result()
+                    yield pending.popleft().result()
             while pending:
-                yield from pending.popleft().result()
+                yield pending.popleft().result()
         except BrokenProcessPool as error:
             raise TracetuneError(f"{source}: a worker process was killed; run again with fewer --workers") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _tag_batch(source: str, records: list[Record], settings: TagSettings) -> list[TaggedRow]:
+class _Tagged(NamedTuple):
+    """A batch's lines and counts; `splits` are the rows' own by name, each with its first line. Small to send."""
+
+    lines: bytes
+    num_rows: int
+    untagged: int
+    kept: int
+    topics: Counter[str]
+    splits: dict[str, tuple[int, int]]
+
+
+def _tag_batch(source: str, records: list[Record], settings: TagSettings) -> _Tagged:
     tagger = _tagger(settings)
-    return [tag_record(record, f"{source}:{record.line}", tagger) for record in records]
+    rows = [tag_record(record, f"{source}:{record.line}", tagger) for record in records]
+    splits: dict[str, tuple[int, int]] = {}
+    for row, record in zip(rows, records, strict=True):
+        if row.split is not None:
+            count, line = splits.get(row.split, (0, record.line))
+            splits[row.split] = (count + 1, line)
+    return _Tagged(
+        lines=b"".join([row.line + b"\n" for row in rows]),
+        num_rows=len(rows),
+        untagged=sum(not row.tags.confidence for row in rows),
+        kept=sum(row.kept for row in rows),
+        topics=Counter(topic for row in rows for topic in row.tags.confidence),
+        splits=splits,
+    )
 
 
 class _SplitWatch:
@@ -164,21 +205,23 @@ class _SplitWatch:
         self.warnings: list[str] = []
         self._warn, self._source, self._output = warn, source, output
         self._trains = not _measures(output)
-        self._num_rows, self._first_row = 0, 0
+        self._num_rows, self._first_line = 0, 0
         if self._trains and _measures(source):
             self._tell(f"{source} looks like a test split")
 
-    def see(self, split: str | None, number: int) -> None:
-        """Take note of a row's own `split`."""
-        if split is not None and self._trains and _says_measuring(split):
-            self._first_row = self._first_row or number
-            self._num_rows += 1
+    def see(self, batch: _Tagged) -> None:
+        """Take note of what the rows' own `split` says."""
+        for name, (count, line) in batch.splits.items():
+            if self._trains and _says_measuring(name):
+                self._num_rows += count
+                self._first_line = min(self._first_line or line, line)
 
     def finish(self) -> None:
         """Tell of the rows that were seen."""
         if self._num_rows:
-            rows = f"{self._num_rows} rows of {self._source} (the first is row {self._first_row})"
-            self._tell(f"{rows} say that they are of a test split")
+            self._tell(
+                f"{self._source}:{self._first_line}: {self._num_rows} rows from here on say they are of a test split"
+            )
 
     def _tell(self, what: str) -> None:
         warning = (

@@ -17,6 +17,8 @@ from tracetune.data.taxonomy import MAX_GRADE, STRENGTHS, Taxonomy, Topic
 WEIGHTS = {"sure": 0.95, "likely": 0.75, "hint": 0.4}
 MIN_CONFIDENCE = 0.5
 MAX_SUGGESTIONS = 3
+# Below this nothing is told, whatever is asked for.
+TOLD = 1e-9
 # The largest whole number that the first grades calculate with, by grade.
 NUMBERS_BY_GRADE = (10, 20, 100, 1000)
 
@@ -49,45 +51,45 @@ class Tagger:
             raise InputError(f"grade must be from 0 (kindergarten) to {MAX_GRADE}, got {grade}")
         if not 0 <= min_confidence <= 1:
             raise InputError(f"min_confidence must be from 0 to 1, got {min_confidence}")
-        self._topics = list(taxonomy.topics.values())
-        self._grade = grade
-        self._min_confidence = min_confidence
-        self._evidence: list[tuple[int, float | None]] = []
+        self._topics = tuple(taxonomy.topics.values())
+        places = {topic.id: place for place, topic in enumerate(self._topics)}
+        self._wholes = [{places[whole] for whole in topic.yields_to} for topic in self._topics]
+        self._untaught = {
+            place for place, topic in enumerate(self._topics) if grade is not None and not topic.taught_in(grade)
+        }
+        self._min_confidence = max(min_confidence, TOLD)
+        self._evidence: list[tuple[int, float]] = []
         self._index = PhraseIndex(self._numbered())
 
     def tag(self, text: str) -> Tags:
         """The topics of one problem."""
         tokens = read_tokens(text)
-        found = self._whole(self._confidences(tokens))
-        if self._grade is not None:
-            found = {topic: value for topic, value in found.items() if topic.taught_in(self._grade)}
-        ranked = sorted(found.items(), key=lambda item: -item[1])  # stable: equals stay in the taxonomy's order
-        confidence = {topic.id: round(value, 4) for topic, value in ranked}
-        return Tags(confidence, _grades([topic for topic, _ in ranked], tokens))
+        told = self._told(tokens)
+        # What is only a part of another topic is left out, whether or not the other is taught in the grade.
+        places = [place for place in sorted(told) if told.keys().isdisjoint(self._wholes[place])]
+        places = [place for place in places if place not in self._untaught]
+        places.sort(key=lambda place: -told[place])  # stable: equals stay in the taxonomy's order
+        topics = [self._topics[place] for place in places]
+        confidence = {topic.id: round(told[place], 4) for topic, place in zip(topics, places, strict=True)}
+        return Tags(confidence, _grades(topics, tokens))
 
     def _numbered(self) -> list[tuple[int, str]]:
-        """Every phrase with its number, under which `_evidence` has its topic and what it is worth."""
+        """Every phrase with its number, under which `_evidence` has the place of its topic and the doubt it leaves."""
         phrases = []
         for place, topic in enumerate(self._topics):
-            weighed = [(phrase, WEIGHTS[strength]) for strength in STRENGTHS for phrase in getattr(topic, strength)]
-            for phrase, weight in [*weighed, *((phrase, None) for phrase in topic.unless)]:
+            weighed = [(phrase, 1 - WEIGHTS[strength]) for strength in STRENGTHS for phrase in getattr(topic, strength)]
+            for phrase, doubt in [*weighed, *((phrase, math.inf) for phrase in topic.unless)]:
                 phrases.append((len(self._evidence), phrase))
-                self._evidence.append((place, weight))
+                self._evidence.append((place, doubt))
         return phrases
 
-    def _confidences(self, tokens: Sequence[tuple[str, ...]]) -> dict[Topic, float]:
-        """Of each topic that is told at all, in the taxonomy's order."""
+    def _told(self, tokens: Sequence[tuple[str, ...]]) -> dict[int, float]:
+        """The confidence of each topic that is told surely enough, by place."""
         doubts: dict[int, float] = {}
         for number in self._index.find(tokens):
-            place, weight = self._evidence[number]
-            doubts[place] = doubts.get(place, 1.0) * (math.inf if weight is None else 1 - weight)
-        return {self._topics[place]: 1 - doubts[place] for place in sorted(doubts)}
-
-    def _whole(self, confidences: Mapping[Topic, float]) -> dict[Topic, float]:
-        """Those told surely enough that are not merely a part of another."""
-        told = {topic: value for topic, value in confidences.items() if value >= max(self._min_confidence, 1e-9)}
-        names = {topic.id for topic in told}
-        return {topic: value for topic, value in told.items() if names.isdisjoint(topic.yields_to)}
+            place, doubt = self._evidence[number]
+            doubts[place] = doubts.get(place, 1.0) * doubt
+        return {place: 1 - doubt for place, doubt in doubts.items() if 1 - doubt >= self._min_confidence}
 
 
 def _grades(topics: Sequence[Topic], tokens: Sequence[tuple[str, ...]]) -> list[int]:

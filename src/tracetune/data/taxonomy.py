@@ -7,6 +7,7 @@ checked whole: every mistake is told at once.
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,11 +65,14 @@ def parse_taxonomy(text: str, where: str) -> Taxonomy:
     mistakes: list[str] = []
     strands = _strands(content, mistakes)
     topics = _section(content, "topics", mistakes)
-    mistakes += [f"unknown key {key}; there are strands and topics" for key in content.keys() - {"strands", "topics"}]
+    unknown = [key for key in content if key not in ("strands", "topics")]
+    mistakes += [f"unknown key {key}; there are strands and topics" for key in unknown]
     found = [_topic(name, topics[name], (strands, topics), mistakes) for name in topics]
+    by_id = {topic.id: topic for topic in found if topic is not None}
+    mistakes += _circles(by_id)
     if mistakes:
         raise InputError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
-    return Taxonomy(strands, {topic.id: topic for topic in found if topic is not None})
+    return Taxonomy(strands, by_id)
 
 
 @cache
@@ -127,6 +131,16 @@ def _topic(
     if len(mistakes) > before:
         return None
     return Topic(name, content["name"], content["strand"], *grades, **lists)
+
+
+def _circles(topics: Mapping[str, Topic]) -> list[str]:
+    """Topics that yield to each other would all be left out."""
+    try:
+        TopologicalSorter({name: topic.yields_to for name, topic in topics.items()}).prepare()
+    except CycleError as error:
+        circle = " ← ".join(error.args[1])
+        return [f"yields_to goes in a circle ({circle}), so all of these would be left out; take one out of it"]
+    return []
 
 
 def _grades(place: str, value: Any, mistakes: list[str]) -> tuple[int, int]:
