@@ -11,6 +11,7 @@ from tracetune.backends.tinker_service import TinkerService, connected
 from tracetune.backends.tinker_words import Say
 from tracetune.backends.tunix_models import check_model
 from tracetune.backends.tunix_settings import check_model_settings, check_settings, installed_versions, is_installed
+from tracetune.config.distill_schema import DistillConfig
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.schema import SftConfig
 from tracetune.core.errors import Unavailable
@@ -48,7 +49,8 @@ def reached(config: SftConfig | GrpoConfig, say: Say) -> Iterator[TinkerService 
     if config.backend != "tinker":
         yield None
         return
-    with connected(config.model.name, sampled=isinstance(config, GrpoConfig), say=say) as service:
+    samples = isinstance(config, GrpoConfig) or (isinstance(config, DistillConfig) and config.method == "on_policy")
+    with connected(config.model.name, sampled=samples, say=say) as service:
         yield service
 
 

@@ -48,7 +48,7 @@ class TinkerBackend(TinkerState):
         num_targets = sum(float(example.weights.sum()) for example in examples)
         shares = [example.weights / np.float32(max(num_targets, 1.0)) for example in examples]
         rate = self.learning_rate
-        told = self.learn([example.passage for example in examples], [{"weights": share} for share in shares])
+        told = self.take_step([example.passage for example in examples], [{"weights": share} for share in shares])
         return StepMetrics(_loss(told.logprobs, shares), told.grad_norm, rate, int(num_targets))
 
     def eval_loss(self, batches: Sequence[Batch]) -> float:
@@ -67,7 +67,7 @@ class TinkerBackend(TinkerState):
         if not judged.finite:
             return StepMetrics(judged.loss, float("nan"), rate, num_targets)
         weights = [{"weights": -gradient} for gradient in judged.gradients]
-        norm = self.learn([one.passage for one in taught], weights).grad_norm
+        norm = self.take_step([one.passage for one in taught], weights).grad_norm
         return StepMetrics(judged.loss, norm, rate, num_targets)
 
     def _judge(self, batches: Sequence[Batch], objective: Distillation) -> tuple[list[Taught], Judged]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tracetune.backends.local_policy import objective_of
 from tracetune.backends.protocol import PolicyMetrics
-from tracetune.backends.tinker_sampling import Draw, Sampler
+from tracetune.backends.tinker_sampling import Draw, group_seeds
 from tracetune.backends.tinker_service import TinkerService, Usage
 from tracetune.backends.tinker_state import Passage, TinkerState
 from tracetune.config.grpo_schema import GrpoConfig
@@ -41,8 +41,6 @@ class TinkerPolicy(TinkerState):
             config.training.micro_batch_size * config.grpo.num_generations,
             config.generation.max_generation_steps,
         )
-        self._sampler: Any = None
-        self._sampler_step = -1
         self._reference: Any = None
 
     def sample(self, prompts: Sequence[Sequence[int]], keys_PG2: Any) -> list[list[Completion]]:
@@ -50,8 +48,7 @@ class TinkerPolicy(TinkerState):
         generation = self._generation
         top_k = -1 if generation.top_k is None else generation.top_k
         dials = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": top_k}
-        seeds = [int(keys_G2[0, 0]) & 0x7FFFFFFF for keys_G2 in np.asarray(keys_PG2, np.uint32)]
-        return self._draw(prompts, seeds, size=self._grpo.num_generations, dials=dials)
+        return self._draw(prompts, group_seeds(keys_PG2), size=self._grpo.num_generations, dials=dials)
 
     def answer(self, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int) -> list[Completion]:
         """One completion per prompt, as long as in training."""
@@ -79,7 +76,7 @@ class TinkerPolicy(TinkerState):
             judged = told.judge(logprobs_BT, ref_BT, self._objective, is_first=is_first)
             norm = self._push(told, judged) if judged.finite else float("nan")
         else:
-            passed = self.learn(told.passages, self._credit(told), name, self._clip(name))
+            passed = self.take_step(told.passages, self._credit(told), name, self._clip(name))
             logprobs_BT, norm = told.spread(passed.logprobs), passed.grad_norm
             judged = told.judge(logprobs_BT, ref_BT, self._objective, is_first=is_first)
         gap_BT = np.abs(logprobs_BT - told.sampled_BT) * told.weights_BT
@@ -99,7 +96,7 @@ class TinkerPolicy(TinkerState):
 
     def _push(self, told: "_Told", judged: "_Judged") -> float | None:
         """A step along a gradient with respect to log-probs: that of a cross-entropy is minus its weights."""
-        return self.learn(told.passages, [{"weights": row} for row in told.gather(-judged.gradient_BT)]).grad_norm
+        return self.take_step(told.passages, [{"weights": row} for row in told.gather(-judged.gradient_BT)]).grad_norm
 
     def _credit(self, told: "_Told") -> list[dict[str, np.ndarray]]:
         """What a named loss reads; it sums over tokens, so each one's credit is divided by the count of the step."""
@@ -138,18 +135,8 @@ class TinkerPolicy(TinkerState):
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, size: int, dials: dict[str, Any]
     ) -> list[list[Completion]]:
         """`size` completions of each prompt by the weights as they are."""
-        sampler = Sampler(self.service, self._current_sampler(), self.model.tokenizer)
         how = Draw(size, self._generation.max_generation_steps, dials)
-        return sampler.draw(prompts, seeds, how, doing=f"sampling after step {self.num_taken}")
-
-    def _current_sampler(self) -> Any:
-        if self._sampler is None or self._sampler_step != self.num_taken:
-            client = self.client
-            self._sampler = self.service.ask(
-                f"a sampler after step {self.num_taken}", lambda _: client.save_weights_and_get_sampling_client()
-            )
-            self._sampler_step = self.num_taken
-        return self._sampler
+        return self.sampler.draw(prompts, seeds, how, doing=f"sampling after step {self.num_taken}")
 
 
 class _Row(NamedTuple):

@@ -3,9 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tracetune.backends.tinker_service import TinkerService, Usage
 from tracetune.core.values import Completion
 from tracetune.models.tokenizer import Tokenizer
+
+
+def group_seeds(keys_PG2: Any) -> list[int]:
+    """The first key of a group seeds all of it: a service takes one seed a request."""
+    return [int(keys_G2[0, 0]) & 0x7FFFFFFF for keys_G2 in np.asarray(keys_PG2, np.uint32)]
 
 
 class Draw(NamedTuple):

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from packaging.specifiers import SpecifierSet
 
 from tracetune.backends.obeyed import not_obeyed
+from tracetune.config.distill_schema import DistillConfig
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.schema import LoraSettings, SftConfig
 from tracetune.core.errors import InputError, Unavailable
@@ -20,11 +21,13 @@ INSTALL = 'pip install "tracetune[tinker]"'
 ALPHA = 32.0
 ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
+# The app obeys these, whoever trains a student.
+_DISTILLATION = ("method", "teacher.", "student.", "distillation.")
 
 
 def check_settings(config: SftConfig | GrpoConfig) -> None:
     """Raises one InputError that names every setting which the service cannot obey."""
-    mistakes = [*not_obeyed(config, {"grpo.loss"}), *_not_possible(config)]
+    mistakes = [*not_obeyed(config, {"grpo.loss", *_DISTILLATION}), *_not_possible(config)]
     if mistakes:
         told = "; ".join(mistakes)
         raise InputError(f"backend: tinker cannot obey these settings: {told}; change them, or set backend: local")
@@ -54,11 +57,15 @@ def _not_possible(config: SftConfig | GrpoConfig) -> Iterator[str]:
         yield f"{rank} must be set, since the service trains adapters only, got none"
     else:
         yield from _odd_adapter(lora)
-    if isinstance(config, GrpoConfig) and config.generation.temperature != 1.0:
-        yield (
-            "generation.temperature must be 1, the only one at which the service's trainer tells log-probs, got "
-            f"{config.generation.temperature:g}"
-        )
+    if isinstance(config, GrpoConfig):
+        yield from _odd_temperature("generation.temperature", config.generation.temperature)
+    if isinstance(config, DistillConfig):
+        yield from _odd_temperature("distillation.temperature", config.distillation.temperature)
+
+
+def _odd_temperature(name: str, value: float) -> Iterator[str]:
+    if value != 1.0:
+        yield f"{name} must be 1, the only one at which the service's trainer tells log-probs, got {value:g}"
 
 
 def _odd_adapter(lora: LoraSettings) -> Iterator[str]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetune.backends.tinker_export import export_adapter
+from tracetune.backends.tinker_sampling import Sampler
 from tracetune.backends.tinker_service import TinkerService, Usage
 from tracetune.backends.tinker_settings import ATTENTION, MLP
 from tracetune.config.schema import LoraSettings, OptimizerSettings
@@ -60,6 +61,8 @@ class TinkerState:
         self._lora, self._optimizer, self._seed = lora, optimizer, seed
         self._schedule = make_schedule(optimizer, num_steps)
         self._client: Any = None
+        self._drawer: Any = None
+        self._drawer_step = -1
 
     @property
     def client(self) -> Any:
@@ -80,6 +83,17 @@ class TinkerState:
         return self._client
 
     @property
+    def sampler(self) -> Sampler:
+        """Draws by the weights as they are, of which the service then keeps a snapshot."""
+        if self._drawer is None or self._drawer_step != self.num_taken:
+            client = self.client
+            self._drawer = self.service.ask(
+                f"a sampler after step {self.num_taken}", lambda _: client.save_weights_and_get_sampling_client()
+            )
+            self._drawer_step = self.num_taken
+        return Sampler(self.service, self._drawer, self.model.tokenizer)
+
+    @property
     def learning_rate(self) -> float:
         """Of the next step."""
         return float(jax.device_get(self._schedule(jnp.asarray(self.num_taken))))
@@ -92,7 +106,7 @@ class TinkerState:
         self.service.count(Usage(prefill=_num_tokens(sequences)))
         return _logprobs(told)
 
-    def learn(
+    def take_step(
         self,
         sequences: Sequence[Passage],
         inputs: Sequence[Mapping[str, np.ndarray]],

@@ -90,11 +90,13 @@ def _of_loss(settings: Settings, method: str) -> list[str]:
 
 def _of_teacher(settings: Settings) -> list[str]:
     has_url = "teacher.url" in settings and settings["teacher.url"].value is not None
+    on_tinker = "teacher.backend" in settings and settings["teacher.backend"].value == "tinker"
+    readers = {"teacher.tokenizer": has_url or on_tinker, "teacher.key_variable": has_url}
     found = [
         f"{settings[target].place}: has no effect without teacher.url; remove it"
-        for target in ("teacher.tokenizer", "teacher.key_variable")
-        if target in settings and settings[target].value is not None and not has_url
+        for target, is_read in readers.items()
+        if target in settings and settings[target].value is not None and not is_read
     ]
-    if has_url and "teacher.backend" in settings and settings["teacher.backend"].value == "tinker":
+    if has_url and on_tinker:
         found.append(f"{settings['teacher.backend'].place}: contradicts {settings['teacher.url'].place}; keep one")
     return found

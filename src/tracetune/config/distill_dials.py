@@ -27,13 +27,13 @@ OWN_DIALS = (
         "teacher.tokenizer",
         "teacher.tokenizer",
         optional(TEXT),
-        "a model or folder with the tokenizer of the teacher behind `teacher.url`",
+        "a model or folder with the tokenizer of a teacher that is elsewhere; unset, that of a model here of its name",
     ),
     Dial(
         "teacher.key_variable",
         "teacher.key_variable",
         optional(TEXT),
-        "the environment variable that holds the key for `teacher.url`",
+        "the environment variable that holds the key for `teacher.url`; unset, `OPENAI_API_KEY`",
     ),
     Dial(
         "teacher.top_k",
