@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tracetune.app.demo import demo
     from tracetune.app.doctor import doctor
     from tracetune.app.evaluate import evaluate
+    from tracetune.app.experiment_baseline import measure_baseline
+    from tracetune.app.experiment_new import new_experiment
     from tracetune.app.export import export_model
     from tracetune.app.generate import generate
     from tracetune.app.grpo import run_grpo
@@ -52,6 +54,8 @@ _HOMES = {
     "local_tinker": "api.tinker_server",
     "load_sft_config": "config.resolve",
     "make_traces": "app.ingest",
+    "measure_baseline": "app.experiment_baseline",
+    "new_experiment": "app.experiment_new",
     "open_dataset": "app.datasets",
     "plan": "app.plan",
     "register_evalset": "app.datasets",
@@ -82,6 +86,8 @@ __all__ = [
     "load_sft_config",
     "local_tinker",
     "make_traces",
+    "measure_baseline",
+    "new_experiment",
     "open_dataset",
     "plan",
     "register_evalset",

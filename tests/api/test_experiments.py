@@ -2,7 +2,7 @@
 
 import pytest
 from fastapi.testclient import TestClient
-from tests.app.test_experiments import ran
+from tests.app.test_experiments import measured, ran
 
 from tracetune.api.settings import ServiceSettings
 from tracetune.app.experiment_new import new_experiment
@@ -16,6 +16,7 @@ def tree(tmp_path):
     """Two experiments, the first of them run, and what is none."""
     root = tmp_path / "tree"
     place = ran(new_experiment("sft", HOSTILE, root=root))
+    measured(place)
     (place.folder / "README.md").write_text((place.folder / "README.md").read_text() + f"\nMine: {HOSTILE}\n")
     new_experiment("sft", "second", root=root)
     (root / "sft" / ".hidden").mkdir()
@@ -47,6 +48,8 @@ def test_an_experiment_is_told_with_its_findings_and_notes(client, tree):
     told = answer.json()
     assert {"name": "loss", "value": "3.5 → 1.25"} in told["findings"]
     assert told["config"]["optimizer.learning_rate"] == 2e-5
+    assert told["benchmark"]["rates"][0]["interval"] == [0.35, 0.65]
+    assert (told["comparison"]["verdict"], told["evaluations"]) == ("improved", [])
     assert told["notes"].endswith(f"Mine: {HOSTILE}")
     assert str(tree.parent) not in answer.text
     assert "/srv/secret" not in answer.text
@@ -78,6 +81,8 @@ def test_pages_show_the_record_and_no_text_is_markup(client):
         assert "&lt;script&gt;alert" in page.text
         assert f'href="/api{path}"' in page.text
     assert "3.5 → 1.25" in page.text
+    assert "50.0 % (35.0 to 65.0 %, n = 40)" in page.text
+    assert '<span class="badge improved">better</span>' in page.text
 
 
 def test_a_service_without_a_tree_has_no_experiments(home):

@@ -48,6 +48,18 @@ def ran(place: Place, **changes) -> Place:
     return place
 
 
+def measured(place: Place, *regressions: dict) -> Place:
+    """The files that a benchmark leaves, with a comparison."""
+    rates = {"numeric_match_accuracy": {"value": 0.5, "count": 20, "total": 40, "interval": [0.35, 0.65]}}
+    sections = {"math_accuracy": {"numeric_match_accuracy": 0.5}, "safety": {"false_refusal_rate": 0.25}}
+    results = {"suite": "quick", "answered": 40, "failed": 2, "evaluations": sections, "rates": rates}
+    row = {"metric": "numeric_match_accuracy", "baseline": 0.25, "current": 0.5, "interval": [0.1, 0.4]}
+    compared = {"baseline": {"model_name": "/models/base"}, "improvements": [row, 7], "unchanged": None}
+    (place.folder / "benchmark_results.json").write_text(json.dumps(results))
+    (place.folder / "comparison.json").write_text(json.dumps({**compared, "regressions": regressions}))
+    return place
+
+
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "experiments"
@@ -216,15 +228,9 @@ def test_values_of_another_kind_are_told_as_nothing(root):
 
 def test_a_benchmark_and_its_comparison_join_the_findings(root):
     place = ran(made(root))
-    rates = {"numeric_match_accuracy": {"value": 0.5, "count": 20, "total": 40, "interval": [0.35, 0.65]}}
-    sections = {"math_accuracy": {"numeric_match_accuracy": 0.5}, "safety": {"false_refusal_rate": 0.25}}
-    results = {"suite": "quick", "answered": 40, "failed": 2, "evaluations": sections, "rates": rates}
-    row = {"metric": "numeric_match_accuracy", "baseline": 0.25, "current": 0.5, "interval": [0.1, 0.4]}
     worse = {"metric": "false_refusal_rate", "baseline": 0.0, "current": 0.25}
-    compared = {"baseline": {"model_name": "/models/base"}, "improvements": [row, 7], "unchanged": None}
-    for regressions, verdict in (([], "improved"), ([worse], "mixed")):
-        (place.folder / "benchmark_results.json").write_text(json.dumps(results))
-        (place.folder / "comparison.json").write_text(json.dumps({**compared, "regressions": regressions}))
+    for regressions, verdict in (((), "improved"), ((worse,), "mixed")):
+        measured(place, *regressions)
         told = dict(findings(record(place)))
         assert told["verdict"] == f"{verdict} against base"
         assert told["benchmark"] == "quick, 40 answers, 2 failed"

@@ -7,10 +7,12 @@ from fastapi import Path as InPath
 from fastapi import Query, Request
 from pydantic import BaseModel
 
+from tracetune.api.evaluations import EvaluationOut, Interval, shown
 from tracetune.api.policy import rule
 from tracetune.api.strict import Router
 from tracetune.app import experiment_views
-from tracetune.app.experiment_views import ExperimentKind, Listed
+from tracetune.app.experiment_facts import RateVerdict, Verdict
+from tracetune.app.experiment_views import ExperimentKind, Listed, standing_of
 from tracetune.app.names import PATTERN
 from tracetune.config.check import leaves
 
@@ -44,8 +46,50 @@ class RunOut(BaseModel):
     curves: list[CurveOut]
 
 
+class RateOut(BaseModel):
+    """A metric of a benchmark; `total` and `interval` are null where the file has no counts."""
+
+    section: str
+    name: str
+    value: float
+    total: int | None
+    interval: Interval | None
+
+
+class BenchmarkOut(BaseModel):
+    """What a finished benchmark measured."""
+
+    model: str | None
+    suite: str | None
+    measured_at: str | None
+    answered: int | None
+    failed: int | None
+    rates: list[RateOut]
+
+
+class RateChangeOut(BaseModel):
+    """A metric against the benchmark compared with; `verdict` knows the metric's direction."""
+
+    name: str
+    before: float
+    after: float
+    delta: float
+    interval: Interval | None
+    p_adjusted: float | None
+    verdict: RateVerdict
+
+
+class ComparedOut(BaseModel):
+    """What changed against `baseline`; `mixed` when one metric became better and another worse."""
+
+    baseline: str | None
+    verdict: Verdict
+    changes: list[RateChangeOut]
+
+
 class ExperimentOut(BaseModel):
-    """One experiment. `run` is null before it has been run; `problem` says why its record cannot be read."""
+    """One experiment. `run`, `benchmark` and `comparison` are null until they are there; `problem` says why its record
+    cannot be read."""
 
     kind: ExperimentKind
     name: str
@@ -53,6 +97,8 @@ class ExperimentOut(BaseModel):
     created_at: str | None
     problem: str | None
     run: RunOut | None
+    benchmark: BenchmarkOut | None
+    comparison: ComparedOut | None
 
 
 class ExperimentList(BaseModel):
@@ -70,11 +116,13 @@ class FindingOut(BaseModel):
 
 
 class ExperimentDetail(ExperimentOut):
-    """One experiment with its table of findings, every setting of its run, and the notes of its README."""
+    """One experiment with its table of findings, every setting of its run, the notes of its README, and what stands
+    of it on leaderboards."""
 
     findings: list[FindingOut]
     config: dict[str, Any]
     notes: str
+    evaluations: list[EvaluationOut]
 
 
 @router.get("/api/experiments", response_model=ExperimentList, **rule("read"))
@@ -93,13 +141,14 @@ def list_all(
 @router.get("/api/experiments/{kind}/{name}", response_model=ExperimentDetail, **rule("read", 404))
 def one(kind: ExperimentKind, name: Name, request: Request) -> Any:
     """One experiment: what was asked, what was found, and a person's notes. 422 when its record cannot be read."""
-    detail = experiment_views.experiment_detail(tree_of(request), kind, name)
+    detail, home = experiment_views.experiment_detail(tree_of(request), kind, name), request.app.state.settings.home
     run = detail.experiment.run
     return {
         **_shown(Listed(detail.experiment.place, detail.experiment)),
         "findings": [found._asdict() for found in detail.findings],
         "config": {} if run is None else dict(leaves(run.config)),
         "notes": detail.notes,
+        "evaluations": [shown(stored) for stored in standing_of(detail.experiment.place, home)],
     }
 
 
@@ -109,12 +158,13 @@ def tree_of(request: Request) -> Path | None:
 
 
 def _shown(row: Listed) -> dict[str, Any]:
-    known, run = row.experiment, row.experiment and row.experiment.run
+    known = row.experiment
     return {
         "kind": row.place.kind,
         "name": row.place.name,
         "description": known.description if known else "",
         "created_at": known and known.created_at,
         "problem": row.problem,
-        "run": run and {**experiment_views.told(run), "curves": [curve._asdict() for curve in run.curves]},
+        **dict.fromkeys(("run", "benchmark", "comparison")),
+        **({} if known is None else experiment_views.told(known)),
     }

@@ -11,6 +11,8 @@ Status = Literal["not run", "running", "interrupted", "failed", "finished", "mea
 Verdict = Literal["improved", "regressed", "mixed", "no significant change"]
 RateVerdict = Literal["better", "worse", "no significant change"]
 ACCURACY = "numeric_match_accuracy"
+# Before `kind/name`: what a leaderboard calls an experiment's model.
+REFERENCE = "experiment:"
 
 
 class Curve(NamedTuple):

@@ -1,4 +1,4 @@
-"""An experiment's benchmark on the leaderboard: its answers in mathematics are put on record as an evaluation.
+"""A run's benchmark on the leaderboard: its answers in mathematics are put on record as an evaluation.
 
 The set of problems is registered too, so that a dataset built later is checked against it.
 """
@@ -11,6 +11,7 @@ from typing import Any
 from tracetune.app.benchmark_files import ANSWERS, RESULTS, read_answers, read_json
 from tracetune.app.datasets import register_evalset
 from tracetune.app.evaluations import StoredEvaluation, record_evaluation
+from tracetune.app.experiment_facts import REFERENCE
 from tracetune.app.experiments import Place
 from tracetune.core.benchmark import BenchmarkAnswer
 from tracetune.core.errors import Conflict
@@ -19,29 +20,28 @@ from tracetune.core.values import Problem, Score
 from tracetune.evals.records import write_result
 from tracetune.tasks.grading import grade
 
-REFERENCE = "experiment:"
-
-
-def reference(place: Place) -> str:
-    """What the leaderboard calls an experiment's model."""
-    return f"{REFERENCE}{place.title}"
-
 
 def stand(place: Place, home: Path | None = None) -> StoredEvaluation | None:
-    """Put a finished benchmark on record; the same one again changes nothing. None where there is none, or it has no
-    mathematics."""
-    if not (place.folder / RESULTS).is_file() or not (place.folder / ANSWERS).is_file():
+    """Put an experiment's finished benchmark on record; the same one again changes nothing. None where there is none,
+    or it has no mathematics."""
+    return record_benchmark(place.folder, f"{REFERENCE}{place.title}", home)
+
+
+def record_benchmark(
+    folder: Path, called: str, home: Path | None = None, *, run_id: str | None = None
+) -> StoredEvaluation | None:
+    """The same for any folder that holds one; `called` is the reference of the model that answered."""
+    if not (folder / RESULTS).is_file() or not (folder / ANSWERS).is_file():
         return None
-    answers = [answer for answer in read_answers(place.folder / ANSWERS) if answer.item.part == "math"]
+    answers = [answer for answer in read_answers(folder / ANSWERS) if answer.item.part == "math"]
     if not answers:
         return None
-    found = read_json(place.folder / RESULTS)
+    found = read_json(folder / RESULTS)
     eval_set = _registered(f"benchmark-{found.get('suite') or 'custom'}", str(found.get("items_hash")), answers, home)
-    called = reference(place)
     with TemporaryDirectory(prefix="tracetune-standing-") as scratch:
         file = Path(scratch) / "answers.jsonl"
         write_result(EvalResult(called, tuple(map(_item, answers)), {"items": _endings(answers)}), file)
-        return record_evaluation(home, run_id=None, model=called, eval_set=eval_set, file=file)
+        return record_evaluation(home, run_id=run_id, model=called, eval_set=eval_set, file=file)
 
 
 def _registered(name: str, content: str, answers: Sequence[BenchmarkAnswer], home: Path | None) -> str:

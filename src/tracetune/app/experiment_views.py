@@ -6,7 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from tracetune.app.experiment_facts import Experiment, RunFacts
+from tracetune.app.evaluations import StoredEvaluation, list_evaluations
+from tracetune.app.experiment_facts import REFERENCE, Experiment
 from tracetune.app.experiment_new import settings_of
 from tracetune.app.experiment_readme import (
     NOTES_HEADING,
@@ -16,6 +17,7 @@ from tracetune.app.experiment_readme import (
     findings,
     notes_of,
     p_text_of,
+    rate_rows,
     rate_text,
     write_readme,
 )
@@ -26,7 +28,7 @@ from tracetune.core.errors import InputError, NotFound
 from tracetune.core.page import Page, decode_cursor, encode_cursor
 from tracetune.reports.wording import percent
 
-__all__ = ["KINDS", "ExperimentKind"]
+__all__ = ["KINDS", "ExperimentKind", "rate_rows"]
 
 DASH = "–"
 # Where a run is written, and how it is measured, says nothing about what was trained.
@@ -72,9 +74,24 @@ def experiment_detail(root: Path | None, kind: str, name: str) -> Detail:
     return Detail(experiment, findings(experiment), notes[:MAX_NOTES_CHARS])
 
 
-def told(run: RunFacts) -> dict[str, Any]:
-    """A run's facts as plain values."""
-    return {name: value for name, value in asdict(run).items() if name not in ("config", "curves")}
+def standing_of(place: Place, home: Path | None = None) -> Sequence[StoredEvaluation]:
+    """What stands of an experiment on leaderboards, newest first."""
+    return list_evaluations(model=f"{REFERENCE}{place.title}", home=home).items
+
+
+def told(experiment: Experiment) -> dict[str, Any]:
+    """Its run, benchmark and comparison as plain values, each None until it is there."""
+    run, measured, compared = experiment.run, experiment.benchmark, experiment.comparison
+    return {
+        "run": run and {**asdict(run), "curves": [curve._asdict() for curve in run.curves]},
+        "benchmark": measured and {**asdict(measured), "rates": [rate._asdict() for rate in measured.rates]},
+        "comparison": compared
+        and {
+            "baseline": compared.baseline,
+            "verdict": compared.verdict,
+            "changes": [change._asdict() for change in compared.changes],
+        },
+    }
 
 
 def listed(place: Place) -> Listed:

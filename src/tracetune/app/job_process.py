@@ -96,7 +96,15 @@ def _train_sft(store: Store, job: Job) -> bool:
         stream=sys.stderr,
         run_id=job.run.run_id,
     )
+    _record_benchmark(job)
     return result.status != "interrupted"
+
+
+def _record_benchmark(job: Job) -> None:
+    """The benchmark that a run ended with, where it was asked for one, joins the leaderboard."""
+    from tracetune.app.experiment_standing import record_benchmark
+
+    record_benchmark(job.root, f"run:{job.run.run_id}", job.home, run_id=job.run.run_id)
 
 
 def _train_grpo(store: Store, job: Job) -> bool:

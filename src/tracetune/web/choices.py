@@ -52,6 +52,8 @@ def model_name(reference: str, home: Path) -> str:
         if kind == "model":
             version = registry.get_model(identifier, home)
             return f"{version.name} version {version.version}"
+        if kind == "experiment":
+            return identifier.partition("/")[2]
     except TracetuneError:
         return f"{kind} {short(identifier)}"
     return reference

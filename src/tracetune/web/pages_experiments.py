@@ -6,6 +6,7 @@ from fastapi.responses import HTMLResponse
 from tracetune.api.experiments import tree_of
 from tracetune.api.strict import Router
 from tracetune.app import experiment_views
+from tracetune.app.report import points
 from tracetune.config.check import leaves
 from tracetune.web.render import page_rule, render
 from tracetune.web.wording import query, segment
@@ -22,6 +23,7 @@ def experiment_list(request: Request, *, kind: str = "", cursor: str = "") -> HT
         "experiments.html",
         twin="/api/experiments" + query({"kind": kind, "cursor": cursor}),
         rows=page.items,
+        points=points,
         kinds=experiment_views.KINDS,
         chosen=kind,
         next=page.next_cursor and "/experiments" + query({"kind": kind, "cursor": page.next_cursor}),
@@ -42,4 +44,6 @@ def experiment(kind: str, name: str, request: Request) -> HTMLResponse:
         place=detail.experiment.place,
         run=run,
         config=[] if run is None else leaves(run.config),
+        rates=list(experiment_views.rate_rows(detail.experiment)),
+        standing=experiment_views.standing_of(detail.experiment.place, request.app.state.settings.home),
     )
