@@ -49,13 +49,21 @@ def make_traces(
     difficulty: Annotated[str | None, typer.Option(help="arithmetic: easy, medium or hard.")] = None,
     split: Annotated[str | None, typer.Option(help="arithmetic: all, train or test.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write JSONL to this file instead of the store.")] = None,
+    eval_set: Annotated[
+        Path | None, typer.Option(help="Write the problems alone to this file, as an eval set, and no traces.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
     """Generate traces of a native TASK, with written reasoning, and store them."""
     from tracetune.app.ingest import make_traces as generate
+    from tracetune.app.task_evalsets import write_task
 
     given = {"style": style, "difficulty": difficulty, "split": split}
     options = {name: value for name, value in given.items() if value is not None}
+    if eval_set is not None:
+        write_task(task, eval_set, count=count, seed=seed, options=options)
+        typer.echo(f"{count} problems written to {eval_set}")
+        return
     with _Progress(f"make {task}", count, quiet=as_json) as progress:
         report = generate(
             task,
