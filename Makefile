@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check lint lock bench bench-env cookbook-env tensorboard clean
+.PHONY: help setup demo test soak check lint lock docs bench bench-env cookbook-env tensorboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,11 @@ lock: setup  ## pin the dependencies anew, with hashes and without index hosts
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --extra dev pyproject.toml --output-file requirements.lock
+
+docs: setup  ## the documentation as pages that work offline: docs/_build
+	@$(BIN)/python -m docs.pages.configuration
+	@$(BIN)/python -m sphinx -qWj auto --keep-going -c docs . docs/_build
+	@echo 'open docs/_build/docs/index.html'
 
 bench: setup  ## the figures of docs/performance.md on this machine
 	$(BIN)/python bench/sft.py

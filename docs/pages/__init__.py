@@ -1,1 +1,1 @@
-"""Pages that are written from the code itself."""
+"""The pages that are written from the code itself."""
