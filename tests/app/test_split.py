@@ -82,7 +82,7 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path):
         ("{", {}, r"in.jsonl:1: not JSON"),
         ('{"answer": 1}', {}, r"in.jsonl:1: has none of"),
         ('{"prompt": "p", "grade": [1]}', {}, r"in.jsonl:1: grade must be text or a number"),
-        ('{"prompt": "p"}', {"eval_share": 0.7, "test_share": 0.6}, r"split.train: a share must be"),
+        ('{"prompt": "p"}', {"eval_share": 0.7, "test_share": 0.6}, r"split: eval and test can have 1 together"),
     ],
 )
 def test_what_cannot_be_split_is_told_and_nothing_is_written(tmp_path, row, shares, reason):

@@ -104,7 +104,7 @@ def test_rows_that_say_they_are_of_a_test_split_are_counted(tmp_path):
     rows = [{"question": "2x+3=7", "split": split} for split in ("train", "test", "held_out", "train")]
     source = write(tmp_path / "all.jsonl", rows)
     (warning,) = tag_file(source, tmp_path / "tagged.jsonl").warnings
-    assert "all.jsonl:2: 2 rows" in warning
+    assert "all.jsonl:2: each of 2 rows from here on says that it is of a test split" in warning
     assert tag_file(source, tmp_path / "eval.jsonl").warnings == ()
 
 

@@ -80,6 +80,15 @@ def test_topics_are_those_that_a_teacher_gave(tagger, fold):
     assert (recall or 0) >= 0.8, table(scores)
 
 
+def test_a_suggested_grade_is_at_most_one_from_that_which_a_teacher_gave(tagger):
+    rows = [row for row in map(json.loads, LABELLED.read_text().splitlines()) if row["topic_tags"]]
+    suggested = [tagger.tag(row["question"]).grades for row in rows]
+    near = [
+        any(abs(row["grade"] - grade) <= 1 for grade in grades) for row, grades in zip(rows, suggested, strict=True)
+    ]
+    assert sum(near) >= 0.9 * len(rows)
+
+
 def test_stories_of_many_steps_are_told_as_well_as_they_were(tagger, gsm8k):
     """Steps that a real story implies without a word for them are missed, so this floor is lower."""
     problems = [json.loads(line)["question"] for line in (gsm8k / "train.jsonl").read_text().splitlines()]
@@ -94,7 +103,10 @@ def test_the_figures_of_the_documentation_are_those_of_the_labels(tagger):
     rows = list(map(json.loads, LABELLED.read_text().splitlines()))
     *scores, total = score_topics((row["topic_tags"], topics(tagger, row["question"])) for row in rows)
     for score in scores:
-        assert f"`{score.topic}` {score.right + score.missed} {score.right + score.wrong} {score.right} " in text.replace("|", " ")
+        assert (
+            f"`{score.topic}` {score.right + score.missed} {score.right + score.wrong} {score.right} "
+            in text.replace("|", " ")
+        )
     told, labelled = total.right + total.wrong, total.right + total.missed
     assert f"{total.right} of {told} topics told are right, and {total.right} of {labelled} labelled" in text
 

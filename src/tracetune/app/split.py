@@ -41,7 +41,9 @@ def split_file(
     Rows with one problem (white space, case and Unicode form aside) stay together. A share of 0 writes no file.
     Raises NotFound, InputError naming the bad line, Conflict when `output` holds anything but a split.
     """
-    shares = {"train": 1 - eval_share - test_share, "eval": eval_share, "test": test_share}
+    if eval_share + test_share > 1:
+        raise InputError(f"split: eval and test can have 1 together at most, got {eval_share:g} and {test_share:g}")
+    shares = {"train": round(1 - eval_share - test_share, 12), "eval": eval_share, "test": test_share}
     _check_replaceable(output)
     rows = [_row(place, record, f"{source}:{record.line}", by) for place, record in enumerate(read_records(source))]
     if not rows:

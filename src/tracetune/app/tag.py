@@ -219,13 +219,12 @@ class _SplitWatch:
     def finish(self) -> None:
         """Tell of the rows that were seen."""
         if self._num_rows:
-            self._tell(
-                f"{self._source}:{self._first_line}: {self._num_rows} rows from here on say they are of a test split"
-            )
+            rows = "a row" if self._num_rows == 1 else f"each of {self._num_rows} rows from here on"
+            self._tell(f"{self._source}:{self._first_line}: {rows} says that it is of a test split")
 
     def _tell(self, what: str) -> None:
         warning = (
-            f"{what}, but {self._output} is not named as one: a model trained on it can no longer be measured by it; "
+            f"{what}, but {self._output} is not named as one; a model trained on it can no longer be measured by it; "
             "tag the training split, or name the output test or eval"
         )
         self.warnings.append(warning)
