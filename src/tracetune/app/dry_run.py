@@ -16,6 +16,7 @@ from tracetune.app.examples import first_examples
 from tracetune.app.manifest import describe_inputs
 from tracetune.app.memory import first_change, phases, run_bounds, told_bytes, update_of, with_shape
 from tracetune.app.plan import ASSUMED_UTILISATION, told_time
+from tracetune.app.run_benchmark import check_benchmark
 from tracetune.app.run_session import check_same
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.app.sft import output_folder
@@ -75,6 +76,7 @@ def dry_run(
 ) -> DryRun:
     """Check what `run_sft` would check and estimate what it would cost. Raises what it would raise."""
     require_backend(config)
+    num_items = check_benchmark(config.benchmark)
     folder = RunFolder(output_folder(config, output), config.output)
     rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
     eval_rows = read_eval_rows(config, rows)
@@ -100,6 +102,7 @@ def dry_run(
         "notes": "; ".join(notes) or "none",
         "steps": _steps_told(config, num_steps),
         **cost,
+        **({"benchmark": f"{num_items} items at its end"} if num_items else {}),
         "run folder": f"{folder.root} ({'new' if manifest is None else manifest['status']}); nothing was written",
     }
     views = [TokenView(example.trace_id, token_spans(example, tokenizer)) for example in examples]
