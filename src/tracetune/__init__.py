@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracetune.api.tinker_server import local_tinker
+    from tracetune.app.benchmark import benchmark, compare_benchmarks
     from tracetune.app.datasets import (
         build_dataset,
         diff_datasets,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from tracetune.tasks.grading import grade
 
 _HOMES = {
+    "benchmark": "app.benchmark",
     "build_dataset": "app.datasets",
+    "compare_benchmarks": "app.benchmark",
     "compose_grpo": "config.compose",
     "demo": "app.demo",
     "diff_datasets": "app.datasets",
@@ -70,7 +73,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "benchmark",
     "build_dataset",
+    "compare_benchmarks",
     "compose_grpo",
     "demo",
     "diff_datasets",

@@ -5,12 +5,13 @@ had is failed, never wrong.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracetune.app import benchmark_files as folder_of
 from tracetune.app.benchmark_compare import BenchmarkComparison, compare_benchmarks
+from tracetune.app.benchmark_judge import judge_answers
 from tracetune.app.benchmark_results import (
     FILES,
     VERSION,
@@ -23,6 +24,7 @@ from tracetune.app.benchmark_results import (
     rates,
 )
 from tracetune.app.benchmark_subjects import (
+    Asked,
     Asking,
     EndpointSubject,
     ModelSubject,
@@ -33,9 +35,12 @@ from tracetune.app.benchmark_subjects import (
 )
 from tracetune.app.progress import Reporter
 from tracetune.backends.endpoint import EndpointSettings
-from tracetune.core.benchmark import PARTS, BenchmarkAnswer, BenchmarkItem
+from tracetune.core.benchmark import PARTS, BenchmarkAnswer, BenchmarkItem, Part
+from tracetune.core.durable import write_durably
 from tracetune.core.errors import InputError
 from tracetune.core.ids import utc_now
+from tracetune.evals.benchmark import judge as verdicts_of
+from tracetune.reports.benchmark_html import render_benchmark_html
 from tracetune.tasks.benchmark_sets import DEFAULT_SUITE, benchmark_items
 
 __all__ = [
@@ -51,6 +56,7 @@ __all__ = [
     "compare_benchmarks",
 ]
 Say = Callable[[str], None]
+PAGE = "benchmark.html"
 
 
 class BenchmarkOutcome(NamedTuple):
@@ -85,6 +91,7 @@ def benchmark(
     max_items: int | None = None,
     system_instruction: str | None = None,
     prices: Prices | None = None,
+    judge: EndpointSettings | None = None,
     say: Say | None = None,
     reporter: Reporter | None = None,
 ) -> BenchmarkOutcome:
@@ -92,6 +99,7 @@ def benchmark(
 
     `suite` is quick, standard (where no `datasets` are named) or comprehensive; recorded answers are their own set
     unless one is named. `compare` is the `benchmark_results.json`, or its folder, of the benchmark to compare with.
+    `judge` is a model at an endpoint that judges tutoring and safety too, beside the rules.
     `max_items` keeps the first of each evaluation. `say` is told the progress, or `reporter` shows it.
 
     Raises Conflict when `output` holds answers to another benchmark, StorageError when the endpoint is gone or the
@@ -103,31 +111,59 @@ def benchmark(
     _check(asking, max_items)
     person = ready(subject, asking, output, say)
     items = _items(person, suite, datasets, max_items)
-    name = model_name or person.asked.model_name
-    folder_of.claim_folder(output, {"model_name": name, "endpoint": person.asked.endpoint, **person.asked.facts})
+    asked = person.asked._replace(model_name=model_name or person.asked.model_name)
+    folder_of.claim_folder(output, {"model_name": asked.model_name, "endpoint": asked.endpoint, **asked.facts})
     answers = _answer_all(person, items, output, _Progress(say, reporter))
     folder_of.write_answers(output, answers)
+    judged = {} if judge is None else judge_answers(judge, answers, output)
     results = {
-        "model_name": name,
-        "endpoint": person.asked.endpoint,
-        "timestamp": utc_now(),
-        "evaluations": evaluations(answers),
-        "schema_version": VERSION,
-        "suite": None if person.items() is not None and not suite else suite or (None if datasets else DEFAULT_SUITE),
+        **_header(asked, answers),
+        "suite": _suite(person, suite, datasets),
         "datasets": list(dict.fromkeys(item.dataset for item in items)),
-        "rates": rates(answers),
         **counts(answers),
         **costs(answers, prices),
         "seconds": round(time.monotonic() - begun, 3),
-        "items_hash": items_hash(items),
-        "answers": folder_of.ANSWERS,
-        "asked": person.asked.facts,
     }
-    for part in PARTS:
-        folder_of.write_json(output / FILES[part], part_results(part, name, answers))
+    parts: dict[Part, dict[str, Any]] = {
+        part: part_results(part, asked.model_name, answers, judged.get(part)) for part in PARTS
+    }
+    for part, told in parts.items():
+        folder_of.write_json(output / FILES[part], told)
     folder_of.write_json(output / folder_of.RESULTS, results)
-    comparison = None if base is None or compare is None else compare_benchmarks(compare, output, output)
+    comparison = compare_benchmarks(compare, output, output) if compare is not None and base is not None else None
+    _write_page(results, parts, answers, comparison, output)
     return BenchmarkOutcome(results, output, comparison)
+
+
+def _header(asked: Asked, answers: Sequence[BenchmarkAnswer]) -> dict[str, Any]:
+    return {
+        "model_name": asked.model_name,
+        "endpoint": asked.endpoint,
+        "timestamp": utc_now(),
+        "evaluations": evaluations(answers),
+        "rates": rates(answers),
+        "schema_version": VERSION,
+        "items_hash": items_hash([answer.item for answer in answers]),
+        "answers": folder_of.ANSWERS,
+        "asked": asked.facts,
+    }
+
+
+def _suite(person: Person, suite: str | None, datasets: Sequence[str]) -> str | None:
+    """The suite that was asked, None where the items come from files alone."""
+    return suite if suite or datasets or person.items() is not None else DEFAULT_SUITE
+
+
+def _write_page(
+    results: Mapping[str, Any],
+    parts: Mapping[Part, Mapping[str, Any]],
+    answers: Sequence[BenchmarkAnswer],
+    comparison: BenchmarkComparison | None,
+    output: Path,
+) -> None:
+    judged = [(answer, verdicts_of(answer)) for answer in answers]
+    page = render_benchmark_html(results, parts, judged, None if comparison is None else comparison.numbers)
+    write_durably(output / PAGE, page.encode("utf-8", "replace"))
 
 
 def _items(
@@ -177,8 +213,8 @@ class _Progress:
         self._failed += failed
         is_tenth = 10 * self._done // self._total > before
         text = f"{self._failed} failed · {self._time_left()} left"
-        if self._reporter is not None:
-            self._reporter.step(self._done, f"of {self._total} · {text}", logged=is_tenth)
+        if self._reporter is not None and self._reporter.is_live:
+            self._reporter.step(self._done, text, logged=False)
         elif is_tenth:
             self._say(f"answered {self._done} of {self._total} · {text}")
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracetune.app.benchmark_files import ANSWERS, COMPARISON, RESULTS, read_answers, read_json, write_json
+from tracetune.core.benchmark import PART_OF, SECTIONS
 from tracetune.core.durable import write_durably
 from tracetune.core.errors import InputError
 from tracetune.core.results import Accuracy, Comparison, EvalResult, Interval
-from tracetune.evals.benchmark import METRICS, PART_OF, SECTIONS, as_result
+from tracetune.evals.benchmark import METRICS, as_result
 from tracetune.evals.compare import compare
 from tracetune.evals.metrics import Metric, MetricChange, compare_metrics, measure
 from tracetune.evals.statistics import fisher_exact, holm, newcombe, wilson

@@ -5,19 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracetune.core.benchmark import PARTS, BenchmarkAnswer, BenchmarkItem, Part
+from tracetune.core.benchmark import FAILED, PART_OF, PARTS, RATES, SECTIONS, BenchmarkAnswer, BenchmarkItem, Part
 from tracetune.core.ids import content_hash
 from tracetune.core.results import Accuracy, EvalResult
-from tracetune.evals.benchmark import FAILED, PART_OF, SECTIONS, as_result, rate
+from tracetune.evals.benchmark import as_result, rate
+from tracetune.evals.calibration import rule_errors
 
 VERSION = 1
 MAX_FAILURES_NAMED = 50
-# As the contract spells them.
-ORDER: Mapping[Part, tuple[str, ...]] = {
-    "math": ("exact_match_accuracy", "numeric_match_accuracy", "partial_match_accuracy"),
-    "tutor": ("no_answer_reveal_rate", "socratic_step_rate", "appropriate_level_rate"),
-    "safety": ("overall_accuracy", "refusal_rate_when_needed", "false_refusal_rate"),
-}
 FILES: Mapping[Part, str] = {part: f"{part}_results.json" for part in PARTS}
 
 
@@ -28,8 +23,10 @@ class Prices(NamedTuple):
     completion: float
 
 
-def part_results(part: Part, model_name: str, answers: Sequence[BenchmarkAnswer]) -> dict[str, Any]:
-    """`math_results.json` and its siblings."""
+def part_results(
+    part: Part, model_name: str, answers: Sequence[BenchmarkAnswer], judged: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`math_results.json` and its siblings; `judged` is what a second judge said about this part."""
     mine = [answer for answer in answers if answer.item.part == part]
     result = as_result(model_name, mine)
     failed = [answer for answer in mine if answer.response is None]
@@ -37,9 +34,11 @@ def part_results(part: Part, model_name: str, answers: Sequence[BenchmarkAnswer]
         "model_name": model_name,
         "evaluation": SECTIONS[part],
         **counts(mine),
-        "metrics": {name: _told(rate(result, name)) for name in ORDER[part]},
+        "metrics": {name: told(rate(result, name)) for name, _, _ in RATES[part]},
         **{f"by_{kind}": _slices(part, result, groups) for kind, groups in _groups(mine).items()},
         **({"recorded_verdicts": _agreement(result, mine)} if part == "math" and _is_recorded(mine) else {}),
+        **({"judge": {key: judged[key] for key in ("model", "metrics", "unjudged")}} if judged else {}),
+        **({"calibration": _calibration(part, judged)} if part != "math" and mine else {}),
         "failures": [{"id": answer.item.id, "error": answer.error} for answer in failed[:MAX_FAILURES_NAMED]],
     }
 
@@ -49,7 +48,7 @@ def evaluations(answers: Sequence[BenchmarkAnswer]) -> dict[str, dict[str, float
     result = as_result("", answers)
     values = {name: rate(result, name) for name in PART_OF}
     return {
-        SECTIONS[part]: {name: None if (found := values[name]) is None else found.value for name in ORDER[part]}
+        SECTIONS[part]: {name: None if (found := values[name]) is None else found.value for name, _, _ in RATES[part]}
         for part in PARTS
     }
 
@@ -57,8 +56,8 @@ def evaluations(answers: Sequence[BenchmarkAnswer]) -> dict[str, dict[str, float
 def rates(answers: Sequence[BenchmarkAnswer]) -> dict[str, dict[str, Any]]:
     """Every metric that has a number, with its count and interval."""
     result = as_result("", answers)
-    found = {name: _told(rate(result, name)) for name in (*PART_OF, FAILED)}
-    return {name: told for name, told in found.items() if told is not None}
+    found = {name: told(rate(result, name)) for name in (*PART_OF, FAILED)}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def counts(answers: Sequence[BenchmarkAnswer]) -> dict[str, int]:
@@ -75,14 +74,14 @@ def costs(answers: Sequence[BenchmarkAnswer], prices: Prices | None) -> dict[str
         "completion": sum(answer.completion_tokens or 0 for answer in answers),
         "told_for": sum(answer.completion_tokens is not None for answer in answers),
     }
-    told: dict[str, Any] = {"latency": None, "tokens": tokens, "tries": sum(answer.tries for answer in answers)}
+    found: dict[str, Any] = {"latency": None, "tokens": tokens, "tries": sum(answer.tries for answer in answers)}
     if times:
         p50, p95 = (float(share) for share in np.percentile(times, (50, 95)))
-        told["latency"] = {"p50": p50, "p95": p95, "max": max(times)}
+        found["latency"] = {"p50": p50, "p95": p95, "max": max(times)}
     if prices is not None:
         total = (tokens["prompt"] * prices.prompt + tokens["completion"] * prices.completion) / 1e6
-        told["cost"] = {"total": total, "price_in": prices.prompt, "price_out": prices.completion}
-    return told
+        found["cost"] = {"total": total, "price_in": prices.prompt, "price_out": prices.completion}
+    return found
 
 
 def items_hash(items: Sequence[BenchmarkItem]) -> str:
@@ -90,7 +89,13 @@ def items_hash(items: Sequence[BenchmarkItem]) -> str:
     return content_hash(sorted([item.id, item.prompt, item.expected_answer] for item in items))
 
 
-def _told(found: Accuracy | None) -> dict[str, Any] | None:
+def _calibration(part: Part, judged: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How often who errs, on answers labelled by hand."""
+    return {"rules": rule_errors(part), **({f"judge {judged['model']}": judged["errors"]} if judged else {})}
+
+
+def told(found: Accuracy | None) -> dict[str, Any] | None:
+    """A rate as the files have it."""
     if found is None:
         return None
     return {"value": found.value, "count": found.correct, "total": found.total, "interval": list(found.interval)}
@@ -115,7 +120,9 @@ def _groups(answers: Sequence[BenchmarkAnswer]) -> dict[str, dict[str, list[str]
 
 def _slices(part: Part, result: EvalResult, groups: Mapping[str, list[str]]) -> dict[str, Any]:
     return {
-        name: {metric: _told(rate(result, metric, set(ids))) for metric in (*ORDER[part], FAILED)}
+        name: {
+            metric: told(rate(result, metric, set(ids))) for metric in (*(name for name, _, _ in RATES[part]), FAILED)
+        }
         for name, ids in groups.items()
     }
 

@@ -63,6 +63,11 @@ class Reporter:
         if self._log is not None:
             self._log.close()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a bar is moving."""
+        return self._bar is not None
+
     def say(self, text: str) -> None:
         """One line to everyone."""
         self._console.print(text, markup=False)

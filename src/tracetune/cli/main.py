@@ -3,6 +3,7 @@
 import typer
 
 from tracetune.cli import (
+    benchmark,
     dataset,
     db,
     evaluation,
@@ -48,6 +49,7 @@ app.command(rich_help_panel=MODELS)(export.export)
 evaluation.app.command(context_settings=grpo.UNTOUCHED)(grpo.checkpoint)
 app.add_typer(evaluation.app, name="eval", rich_help_panel=MODELS)
 app.add_typer(experiment.app, name="experiment", rich_help_panel=MODELS)
+app.command(rich_help_panel=MODELS)(benchmark.benchmark)
 app.command(rich_help_panel=MODELS)(score.score)
 app.command(rich_help_panel=MODELS)(score.generate)
 app.command(rich_help_panel=SERVICE)(serve.serve)

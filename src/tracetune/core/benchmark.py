@@ -6,6 +6,32 @@ from typing import Literal, get_args
 
 Part = Literal["math", "tutor", "safety"]
 PARTS: tuple[Part, ...] = get_args(Part)
+Direction = Literal["higher", "lower"]
+# The section of `benchmark_results.json` in which the rates of each part stand.
+SECTIONS: Mapping[Part, str] = {"math": "math_accuracy", "tutor": "tutoring_quality", "safety": "safety"}
+# Metrics of each part with their words and direction; the first is what the part's flips are about.
+RATES: Mapping[Part, tuple[tuple[str, str, Direction], ...]] = {
+    "math": (
+        ("numeric_match_accuracy", "right by value", "higher"),
+        ("exact_match_accuracy", "right to the letter", "higher"),
+        ("partial_match_accuracy", "within a tenth of the right number", "higher"),
+    ),
+    "tutor": (
+        ("no_answer_reveal_rate", "keeps the answer back", "higher"),
+        ("socratic_step_rate", "asks for the next step", "higher"),
+        ("appropriate_level_rate", "in words of the grade", "higher"),
+    ),
+    "safety": (
+        ("overall_accuracy", "does as it should", "higher"),
+        ("refusal_rate_when_needed", "refuses what it must", "higher"),
+        ("false_refusal_rate", "refuses what it should answer", "lower"),
+    ),
+}
+PART_OF: Mapping[str, Part] = {name: part for part, rates in RATES.items() for name, _, _ in rates}
+FAILED = "failed_rate"
+LABELS: Mapping[str, str] = {name: label for rates in RATES.values() for name, label, _ in rates} | {
+    FAILED: "no answer obtained"
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

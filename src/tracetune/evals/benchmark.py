@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem, Part, Verdicts
+from tracetune.core.benchmark import FAILED, RATES, BenchmarkAnswer, BenchmarkItem, Part, Verdicts
 from tracetune.core.results import Accuracy, EvalItem, EvalResult
 from tracetune.core.values import Score
 from tracetune.evals.metrics import Direction, Metric
@@ -22,27 +22,6 @@ from tracetune.tasks.reward_numbers import normalised
 from tracetune.tasks.tutoring_rules import asks_next_step, reveals
 
 NEAR = Fraction(1, 10)
-# The section of `benchmark_results.json` in which the rates of each part stand.
-SECTIONS: Mapping[Part, str] = {"math": "math_accuracy", "tutor": "tutoring_quality", "safety": "safety"}
-# Metrics of each part with their words and direction; the first is what the part's flips are about.
-RATES: Mapping[Part, tuple[tuple[str, str, Direction], ...]] = {
-    "math": (
-        ("numeric_match_accuracy", "right by value", "higher"),
-        ("exact_match_accuracy", "right to the letter", "higher"),
-        ("partial_match_accuracy", "within a tenth of the right number", "higher"),
-    ),
-    "tutor": (
-        ("no_answer_reveal_rate", "keeps the answer back", "higher"),
-        ("socratic_step_rate", "asks for the next step", "higher"),
-        ("appropriate_level_rate", "in words of the grade", "higher"),
-    ),
-    "safety": (
-        ("overall_accuracy", "does as it should", "higher"),
-        ("refusal_rate_when_needed", "refuses what it must", "higher"),
-        ("false_refusal_rate", "refuses what it should answer", "lower"),
-    ),
-}
-FAILED = "failed_rate"
 UNGRADED_GRADE = 8  # the grade that words are judged by where an item has none
 
 
@@ -63,7 +42,6 @@ METRICS: tuple[Metric, ...] = (
     *(_metric(*rate) for rates in RATES.values() for rate in rates),
     _metric(FAILED, "no answer obtained", "lower"),
 )
-PART_OF: Mapping[str, Part] = {name: part for part, rates in RATES.items() for name, _, _ in rates}
 
 
 def judge(answer: BenchmarkAnswer) -> Verdicts:

@@ -4,13 +4,15 @@ Mathematics and students' turns are made from seeds that no training set of ours
 split. Safety prompts are written by hand and stand beside this file.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import as_file, files
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from tracetune.core.benchmark import BenchmarkItem
+from tracetune.core.benchmark import BenchmarkItem, Part
 from tracetune.core.errors import InputError
 from tracetune.tasks.arithmetic import Arithmetic
 from tracetune.tasks.benchmark_rows import item_of, read_items
@@ -49,6 +51,12 @@ def benchmark_items(suite: str | None, datasets: Sequence[str] = ()) -> tuple[Be
 def shipped_set(name: str, count: int) -> tuple[BenchmarkItem, ...]:
     """The first `count` items of a shipped set."""
     return tuple(islice(MAKERS[name](count), count))
+
+
+def calibration_rows(part: Part) -> list[dict[str, Any]]:
+    """Answers labelled by hand, on which rules and judges are measured: of `tutor` or `safety`."""
+    text = files("tracetune.tasks").joinpath(DATA, f"calibration_{part}.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _from_file(name: str) -> tuple[BenchmarkItem, ...]:
