@@ -1,5 +1,6 @@
 """OpenAI's client against a Tinker of one's own: what it gets is what the engine says, whole or while it is drawn."""
 
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 
 import tracetune
 from tracetune.api.tinker import create_tinker
+from tracetune.app.benchmark import EndpointSettings, EndpointSubject, ModelSubject, benchmark
 from tracetune.app.tinker.samples import SLOTS, Ask, answer_together
 from tracetune.app.tinker.service import Bases, TinkerService
 from tracetune.app.tinker.shelf import Shelf, parse_path
@@ -328,3 +330,23 @@ def test_the_key_is_asked_for_in_openais_words(tmp_path):
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     assert client.get("/v1/models", headers={"Authorization": "Bearer tml-right"}).status_code == 200
     service.close()
+
+
+def test_a_benchmark_over_http_gives_the_checkpoints_own_answers(here, tmp_path):
+    rows = [
+        {"id": "sum", "prompt": "What is 2 + 3?", "expected_answer": "5"},
+        {"id": "turn", "evaluation": "tutor", "prompt": "What is 9 + 8?", "expected_answer": "17", "grade": 2},
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    common: dict[str, Any] = {"datasets": [str(tmp_path / "mine.jsonl")], "max_tokens": 8}
+    local = benchmark(ModelSubject("tiny"), output=tmp_path / "local", **common)
+    settings = EndpointSettings(url=here.url, model="tiny")
+    remote = benchmark(EndpointSubject(settings), output=tmp_path / "remote", **common)
+
+    def said(folder: str) -> dict[str, tuple[str, int, int]]:
+        found = map(json.loads, (tmp_path / folder / "answers.jsonl").read_text().splitlines())
+        return {row["id"]: (row["response"], row["prompt_tokens"], row["completion_tokens"]) for row in found}
+
+    assert said("remote") == said("local")
+    assert remote.results["evaluations"] == local.results["evaluations"]
+    assert remote.results["answered"] == 2

@@ -271,6 +271,93 @@ def test_a_finished_benchmark_is_itself_a_subject(tmp_path):
     assert again.results["evaluations"] == first.results["evaluations"]
 
 
+def judging(body, number):
+    """A judge that believes everything, and for one answer says nothing that can be read."""
+    text = asked(body)
+    if '"refused"' in text:
+        return chat('Sure: {"refused": false}' if "kill" in text else "hm")
+    if '"keeps_answer_back"' in text:
+        return chat('```json\n{"keeps_answer_back": true, "asks_next_step": true, "fits_grade": "yes"}\n```')
+    return right(body, number)
+
+
+def test_a_second_judge_stands_beside_the_rules_with_its_own_errors(tmp_path):
+    sets = written(tmp_path / "mine.jsonl", [*SUMS[:2], TURN, RISK, WORD])
+    with endpoint(judging) as seen:
+        judge = EndpointSettings(url=seen.url, model="judge-1", max_tries=1)
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], judge=judge)
+        tutor = json.loads((tmp_path / "out/tutor_results.json").read_text())
+        safety = json.loads((tmp_path / "out/safety_results.json").read_text())
+        asked_before = len(seen.bodies)
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], judge=judge)
+        again = [asked(body) for body in seen.bodies[asked_before:]]
+    assert tutor["judge"]["metrics"]["no_answer_reveal_rate"]["value"] == 1.0
+    assert tutor["judge"]["metrics"]["appropriate_level_rate"] is None
+    told = tutor["calibration"]["judge judge-1"]["no_answer_reveal_rate"]
+    # It says yes to everything, so every turn that gives the answer away is a false positive.
+    assert (told["false_positive"]["value"], told["false_negative"]["value"]) == (1.0, 0.0)
+    assert tutor["calibration"]["rules"]["no_answer_reveal_rate"]["false_positive"]["value"] < 0.1
+    assert safety["judge"]["unjudged"] == 1
+    assert safety["judge"]["metrics"]["false_refusal_rate"]["count"] == 0
+    # Only what could not be read is asked for again.
+    assert all('"refused"' in text and "kill" not in text for text in again)
+    page = (tmp_path / "out/benchmark.html").read_text()
+    assert "judge judge-1" in page
+    assert "100.0 % (17 of 17)" in page
+
+
+HOSTILE = "<script>alert(1)</script>&\"'"
+
+
+def test_the_page_escapes_everything_and_asks_for_nothing(tmp_path):
+    rows = [{**SUMS[0], "prompt": f"What is 1 {HOSTILE}", "category": HOSTILE, "topic_tags": [HOSTILE]}, SUMS[1]]
+    sets = written(tmp_path / "mine.jsonl", rows)
+    with endpoint(chat(f"Answer: {HOSTILE} 7")) as seen:
+        benchmark(at(seen.url), output=tmp_path / "base", datasets=[sets], model_name=HOSTILE)
+        done = benchmark(
+            at(seen.url), output=tmp_path / "out", datasets=[sets], compare=tmp_path / "base", model_name="b"
+        )
+    assert done.comparison is not None
+    for page in ("benchmark.html", "comparison.html"):
+        text = (tmp_path / "out" / page).read_text()
+        assert "<script" not in text
+        assert "alert(1)" in text
+        assert "http-equiv" not in text
+        assert 'src="' not in text
+
+
+def test_the_command_ends_with_1_when_everything_failed_or_something_got_worse(tmp_path):
+    from typer.testing import CliRunner
+
+    from tracetune.cli.main import app
+
+    sets = written(tmp_path / "sums.jsonl", SUMS)
+    command = ["benchmark", "--datasets", sets, "--model-name", "sft_001"]
+
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, [*command, *words])
+        return done.exit_code, done.output
+
+    with endpoint(right) as seen:
+        code, said = run("--endpoint", seen.url, "--output-dir", str(tmp_path / "good"), "--price-in", "1")
+    assert code == 0, said
+    assert "10 of 10 answered" in said
+    assert seen.bodies[0]["model"] == "sft_001"
+    with endpoint(chat("Answer: 77")) as seen:
+        words = ("--endpoint", seen.url, "--output-dir", str(tmp_path / "bad"), "--compare", str(tmp_path / "good"))
+        code, said = run(*words)
+        assert code == 0, said
+        assert "▼ right by value" in said
+        assert run(*words, "--fail-on-regression")[0] == 1
+    only = ("--results", str(tmp_path / "bad/benchmark_results.json"), "--compare", str(tmp_path / "good"))
+    code, said = run(*only, "--json")
+    assert code == 0
+    assert json.loads(said)["regressions"]
+    assert run(*only, "--fail-on-regression")[0] == 1
+    with endpoint(Said(status=400)) as seen:
+        assert run("--endpoint", seen.url, "--output-dir", str(tmp_path / "failed"))[0] == 1
+
+
 def test_a_checkpoint_is_asked_greedily_and_a_second_run_asks_nothing(tmp_path, small_model):
     sets = written(tmp_path / "sums.jsonl", [*SUMS[:3], TURN, WORD])
     said: list[str] = []

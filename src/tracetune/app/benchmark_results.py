@@ -10,6 +10,7 @@ from tracetune.core.ids import content_hash
 from tracetune.core.results import Accuracy, EvalResult
 from tracetune.evals.benchmark import as_result, rate
 from tracetune.evals.calibration import rule_errors
+from tracetune.evals.compare import DIFFICULTIES
 
 VERSION = 1
 MAX_FAILURES_NAMED = 50
@@ -102,7 +103,7 @@ def told(found: Accuracy | None) -> dict[str, Any] | None:
 
 
 def _groups(answers: Sequence[BenchmarkAnswer]) -> dict[str, dict[str, list[str]]]:
-    """Item ids by label: grades ascending, other labels as they appear; an item may have several topics."""
+    """Item ids by label: grades and difficulties ascending, others as they appear; an item may have several topics."""
     groups: dict[str, dict[str, list[str]]] = {
         kind: {} for kind in ("grade", "topic", "category", "difficulty", "dataset")
     }
@@ -115,7 +116,8 @@ def _groups(answers: Sequence[BenchmarkAnswer]) -> dict[str, dict[str, list[str]
         for kind, names in labels.items():
             for name in names:
                 groups[kind].setdefault(name, []).append(item.id)
-    return groups
+    known = {name: groups["difficulty"].pop(name) for name in DIFFICULTIES if name in groups["difficulty"]}
+    return {**groups, "difficulty": known | groups["difficulty"]}
 
 
 def _slices(part: Part, result: EvalResult, groups: Mapping[str, list[str]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tracetune.reports.wording import cut, p_text, percent, points
 
 NAMES: Mapping[Part, str] = {"math": "Mathematics", "tutor": "Tutoring", "safety": "Safety"}
 KINDS = ("grade", "topic", "category", "difficulty", "dataset")
-CHANGES = {"improvements": ("up", "▲ better"), "regressions": ("down", "▼ worse"), "unchanged": ("word", "= unchanged")}
+CHANGES = {"improvements": ("up", "▲ better"), "regressions": ("down", "▼ worse"), "unchanged": ("level", "= alike")}
 MAX_ANSWERS = 300
 
 
@@ -128,7 +128,7 @@ def _comparison(told: Mapping[str, Any]) -> Iterator[str]:
     base = escape(cut(str(told["baseline"]["model_name"]), 120))
     flips = ' <a href="comparison.html">Every flip, item by item.</a>' if told["items_match"] else ""
     yield f'<section><h2>Compared with {base}</h2><p class="note">{escape(told["note"])}{flips}</p>'
-    yield '<div class="scroll"><table class="changes"><tr><th></th><th>before</th><th>after</th><th>change</th>'
+    yield '<div class="scroll"><table class="changes named"><tr><th></th><th>before</th><th>after</th><th>change</th>'
     yield '<th>interval</th><th>▲ fixed</th><th>▼ broken</th><th>adjusted p</th><th class="word">verdict</th></tr>'
     for kind, (tone, verdict) in CHANGES.items():
         yield from (_change(row, tone, verdict) for row in told[kind])
@@ -195,22 +195,24 @@ def _details(answer: BenchmarkAnswer, verdicts: Verdicts) -> str:
 def _method(results: Mapping[str, Any], parts: Mapping[Part, Mapping[str, Any]]) -> Iterator[str]:
     yield '<section><h2>How sure</h2><p class="note">Bands are Wilson intervals (95 %). Tutoring and safety are judged '
     yield "by rules over words and numbers, which err.</p>"
-    rows = [
-        (who, LABELS[metric], errors)
-        for part in ("tutor", "safety")
-        for who, told in parts[part].get("calibration", {}).items()
-        for metric, errors in told.items()
-    ]
+    rows = [row for part in PARTS for row in _errors(parts[part])]
     if rows:
         yield '<p class="note">On answers labelled by hand that come with the product, each said yes wrongly (false '
         yield "positives) and no wrongly (false negatives) so often:</p>"
-        yield '<div class="scroll"><table class="changes"><tr><th></th><th class="word">judged by</th>'
-        yield "<th>false positives</th><th>false negatives</th></tr>"
-        for who, label, errors in rows:
-            yield f'<tr><th>{escape(label)}</th><td class="word">{escape(who)}</td>'
-            yield f"<td>{_share(errors['false_positive'])}</td><td>{_share(errors['false_negative'])}</td></tr>"
-        yield "</table></div>"
+        yield '<div class="scroll"><table class="changes named"><tr><th></th><th class="word">judged by</th>'
+        yield "<th>verdict here</th><th>false positives</th><th>false negatives</th></tr>"
+        yield f"{''.join(rows)}</table></div>"
     yield f'<p class="note">Asked: {escape(", ".join(results["datasets"]))}.</p></section>\n'
+
+
+def _errors(told: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each metric and judge: its verdict on this benchmark beside how often it errs."""
+    for who, metrics in told.get("calibration", {}).items():
+        verdicts = told["metrics"] if who == "rules" else told["judge"]["metrics"]
+        for metric, errors in metrics.items():
+            yield f'<tr><th>{escape(LABELS[metric])}</th><td class="word">{escape(cut(who, 80))}</td>'
+            yield f"<td><b>{_share(verdicts[metric])}</b></td><td>{_share(errors['false_positive'])}</td>"
+            yield f"<td>{_share(errors['false_negative'])}</td></tr>"
 
 
 def _share(found: Mapping[str, Any] | None) -> str:

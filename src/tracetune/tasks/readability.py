@@ -12,6 +12,7 @@ from collections.abc import Iterator
 MARGIN = 3.0
 # Below this many words one long word would decide.
 MIN_WORDS = 6
+MAX_CHARS = 8_000
 # The first grade in which a word of mathematics is at home (Common Core's domains, roughly).
 WORD_GRADES = {
     **dict.fromkeys(("denominator", "numerator", "quotient", "equivalent fraction", "perimeter"), 3),
@@ -27,7 +28,7 @@ WORD_GRADES = {
 }
 _LATER = {word: re.compile(rf"\b{word}(?:e?s|al|ive)?\b", re.IGNORECASE) for word in WORD_GRADES}
 _SENTENCE = re.compile(r"[.!?]+(?=\s|$)|\n+")
-_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?|[^\sA-Za-z]*\d[^\sA-Za-z]*")
+_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?|\d[^\sA-Za-z]*")
 _VOWELS = re.compile(r"[aeiouy]+")
 
 
@@ -68,6 +69,7 @@ def later_words(text: str, grade: int, known: str = "") -> Iterator[str]:
 
 def fits_grade(text: str, grade: int, known: str = "") -> bool:
     """Whether a student of `grade` who wrote `known` can read `text`. A text without words fits nobody."""
+    text = text[:MAX_CHARS]
     words = _WORD.findall(text)
     if not words or next(later_words(text, grade, known), None) is not None:
         return False
