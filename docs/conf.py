@@ -22,11 +22,12 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 # A block without a language is a shell's or plain text; neither is coloured.
 highlight_language = "text"
+# Quotes are those that were written: much of the text is typed again.
+smartquotes = False
 html_theme = "furo"
 html_title = "Tracetune"
-html_static_path = ["site.css"]
-html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 html_domain_indices = False
 html_use_index = False

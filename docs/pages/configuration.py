@@ -3,6 +3,7 @@
 `python -m docs.pages.configuration` writes those tables anew.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -139,11 +140,17 @@ def _yaml(value: Any) -> str:
 def _entry(setting: Setting, default: str) -> Iterator[str]:
     """One setting as a term and its definition."""
     yield f"`{setting.dial.key}`"
-    yield f": {setting.dial.told[0].upper()}{setting.dial.told[1:]}."
+    told = _linked(setting.dial.told, "..")
+    yield f": {told[0].upper()}{told[1:]}."
     yield f"  *Is* {_values(setting.dial)}; *default* {default}."
     for other in setting.others:
         differs = other.kind.meaning != setting.dial.kind.meaning
         yield f"  *Also* `{other.key}`{f', which is {_values(other)}' if differs else ''}."
+
+
+def _linked(told: str, docs: str) -> str:
+    """A sentence whose `(docs/page.md)` leads there from a page that has `docs` beside it."""
+    return re.sub(r"\(docs/([\w-]+\.md)\)", rf"([docs/\1]({docs}/\1))", told)
 
 
 def _values(dial: Dial) -> str:

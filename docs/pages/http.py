@@ -91,7 +91,8 @@ def _bounds(schema: Json) -> str:
     if low is None and high is None:
         return ""
     # The largest integer that every JSON reader keeps is no bound worth telling.
-    return f" from {low or 0}" if high is None or high == 2**53 - 1 else f" {low or 0}–{high}"
+    low = f"{low or 0:.0f}"
+    return f" from {low}" if high is None or high == 2**53 - 1 else f" {low}–{high:.0f}"
 
 
 def _named(schema: Json) -> str:
