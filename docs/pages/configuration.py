@@ -6,6 +6,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from tracetune.config import resolve
 from tracetune.config.check import Dial, leaves
 from tracetune.config.compose import CONF, options
 from tracetune.config.dials import DIALS
+from tracetune.config.distill_dials import OWN_DIALS
+from tracetune.config.distill_schema import DistillConfig
 from tracetune.config.evaluation import EVALUATION_DIALS, EvaluationSettings
 from tracetune.config.grpo import plain
 from tracetune.config.grpo_dials import EVALUATE_DIALS, GRPO_DIALS
@@ -52,6 +55,14 @@ def programs() -> tuple[Program, ...]:
             "A YAML file for `tracetune sft --config` and `training/sft.py`, or words `key=value` after the command.",
             DIALS,
             _sft_defaults(),
+        ),
+        Program(
+            "distillation",
+            "Distillation",
+            "A YAML file for `training/distillation.py`. The student is trained as above, so every key of supervised "
+            "fine-tuning stands beside these, but for those that the method has no use for: they are refused.",
+            OWN_DIALS,
+            {key: spelled(value) for key, value in leaves(asdict(DistillConfig()))},
         ),
         Program(
             "grpo",

@@ -15,6 +15,7 @@ from tests.docs.markdown import ROOT, Block, blocks
 
 from tracetune.cli.main import app
 from tracetune.config.compose import EVALUATE, TRAIN
+from tracetune.config.distill import load_distill_config
 from tracetune.config.program import check_words
 from tracetune.config.resolve import load_sft_config
 from tracetune.core.errors import InputError
@@ -30,6 +31,8 @@ PLAIN = {
     "training/sft.py": "tracetune sft",
     "training/train_sft_tunix.py": "tracetune sft",
 }
+# By a section that no other file has; a file without any of them is one of supervised fine-tuning.
+LOADERS = {"teacher": load_distill_config}
 SETTING = re.compile(r"[a-z_][\w.]*=.*")
 
 
@@ -97,7 +100,8 @@ def test_every_command_shown_could_be_typed(block):
 def test_every_settings_file_shown_is_accepted(block):
     content = OmegaConf.to_container(OmegaConf.create(block.text))
     assert isinstance(content, dict)
-    load_sft_config({str(key): value for key, value in content.items()}, where=block.place)
+    load = next((load for section, load in LOADERS.items() if section in content), load_sft_config)
+    load({str(key): value for key, value in content.items()}, where=block.place)
 
 
 @pytest.mark.parametrize("block", blocks("json"), ids=lambda block: block.place)

@@ -39,6 +39,7 @@ def test_a_key_without_a_sentence_of_its_own_is_another_spelling():
 
 
 def test_a_default_is_read_from_the_typed_config():
-    sft, grpo = PROGRAMS[0].defaults, PROGRAMS[1].defaults
+    defaults = {program.name: program.defaults for program in PROGRAMS}
+    sft, grpo = defaults["sft"], defaults["grpo"]
     assert (sft["optimizer.learning_rate"], sft["model.lora"], sft["model.lora.r"]) == ("`1e-5`", "`null`", "`16`")
     assert grpo["model.lora_rank"] == "`32`, of `gemma3_test` `4`, of `tiny` `null`"
