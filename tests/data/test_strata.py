@@ -72,3 +72,9 @@ def test_a_share_of_nothing_gets_nothing():
 def test_shares_that_are_no_whole_are_refused(shares):
     with pytest.raises(InputError, match="split"):
         split(drawn({"a": 5}), shares)
+
+
+def test_problems_of_many_rows_weigh_as_many():
+    rows = [(f"often {index % 20}", "a") for index in range(200)] + [(f"once {index}", "a") for index in range(200)]
+    sides = split(rows, {"train": 0.8, "eval": 0.2})
+    assert abs(len(sides["eval"]) - 80) <= 10
