@@ -76,3 +76,12 @@ def test_an_eval_set_that_changed_under_its_name_is_registered_beside_the_old(ev
         names = [known.name for known in iter_evalsets(store)]
     assert names[0] == "tiny_set"
     assert names[1].startswith("tiny_set-")
+
+
+def test_what_grpo_trained_is_asked_behind_its_instruction(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoint-final").mkdir(parents=True)
+    asked = {"model": {"path": "tiny"}, "prompt": {"instruction": "Think first.", "system": None}}
+    (run / "run_manifest.json").write_text(json.dumps({"training_config": asked}), "utf-8")
+    prompting = prompting_of(str(run / "checkpoint-final"), tmp_path / "answers.jsonl", say=lambda _: None)
+    assert prompting.messages("2+3?") == (Message("user", "Think first.\n\n2+3?"),)

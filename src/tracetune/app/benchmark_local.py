@@ -32,6 +32,8 @@ class LocalModel(Person):
         facts = {"model_fingerprint": self._model.fingerprint, "batch_size": asking.batch_size, **facts_of(asking)}
         if self._prompting.system_instruction or self._prompting.prompt_template != "default":
             facts |= {"system": self._system(None), "prompt_template": self._prompting.prompt_template}
+        if self._prompting.instruction:
+            facts["instruction"] = self._prompting.instruction
         super().__init__(Asked(self._model.name, None, facts))
 
     def answers(self, items: Sequence[BenchmarkItem]) -> Iterator[BenchmarkAnswer]:
@@ -57,7 +59,10 @@ class LocalModel(Person):
                 yield _of_completion(item, next(said), len(prompt))
 
     def _messages(self, item: BenchmarkItem) -> tuple[Message, ...]:
-        return self._prompting._replace(system_instruction=self._system(item)).messages(item.prompt)
+        # How to answer a problem is no way to tutor.
+        instruction = self._prompting.instruction if item.part == "math" else ""
+        shown = self._prompting._replace(system_instruction=self._system(item), instruction=instruction)
+        return shown.messages(item.prompt)
 
     def _system(self, item: BenchmarkItem | None) -> str | None:
         own = self._prompting.system_instruction

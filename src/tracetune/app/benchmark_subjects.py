@@ -23,9 +23,13 @@ TUTOR = (
 
 
 class ModelSubject(NamedTuple):
-    """A folder, an alias or `tiny`, answered by the local engine."""
+    """A folder, an alias or `tiny`, answered by the local engine.
+
+    A model that no run made is shown prompts as the run in the folder `shown_as` does; None shows them plainly.
+    """
 
     name: str
+    shown_as: Path | None = None
 
 
 class EndpointSubject(NamedTuple):
@@ -82,7 +86,7 @@ def ready(subject: Subject, asking: Asking, folder: Path, say: Any) -> Person:
         # An endpoint needs no engine.
         from tracetune.app.benchmark_local import LocalModel
 
-        return LocalModel(subject.name, asking, folder, say)
+        return LocalModel(subject.name, asking, subject.shown_as or folder, say)
     if isinstance(subject, EndpointSubject):
         return _Service(subject.settings, asking)
     return _Record(subject)

@@ -34,11 +34,14 @@ class Prompting(NamedTuple):
     base_model: str
     system_instruction: str | None = None
     prompt_template: str = "default"
+    instruction: str = ""
 
     def messages(self, prompt: str) -> tuple[Message, ...]:
         """The conversation that asks for an answer to `prompt`."""
         if self.prompt_template == "instruct":
             prompt = instruct_prompt(prompt)
+        if self.instruction:
+            prompt = f"{self.instruction}\n\n{prompt}"
         system = (Message("system", self.system_instruction),) if self.system_instruction else ()
         return (*system, Message("user", prompt))
 
@@ -174,6 +177,10 @@ def prompting_of(model_name: str, output: Path, *, say: Say) -> Prompting:
             say(f"{output.parent}: no run manifest, so base is {DEFAULT_BASE}; name the model to measure another")
         return Prompting(DEFAULT_BASE)
     settings = manifest["training_config"]
+    if "name" not in settings["model"]:
+        # What GRPO trained: its questions stand behind an instruction.
+        prompt = settings.get("prompt", {})
+        return Prompting(settings["model"]["path"], prompt.get("system"), instruction=prompt.get("instruction") or "")
     return Prompting(
         base_model=settings["model"]["name"],
         system_instruction=settings.get("system_instruction"),
@@ -186,4 +193,4 @@ def _manifest(folder: Path) -> Mapping[str, Any] | None:
     manifest = read_manifest(folder / OutputSettings().manifest_file) or {}
     settings = manifest.get("training_config")
     model = settings.get("model") if isinstance(settings, Mapping) else None
-    return manifest if isinstance(model, Mapping) and "name" in model else None
+    return manifest if isinstance(model, Mapping) and {"name", "path"} & model.keys() else None

@@ -4,14 +4,14 @@ The run is finished before it begins and stays so whatever happens here; the sam
 """
 
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from tracetune.app.benchmark import ModelSubject, benchmark, compare_benchmarks
 from tracetune.app.benchmark_files import COMPARISON, RESULTS, read_json
 from tracetune.app.benchmark_results import items_hash
+from tracetune.app.evaluate import Prompting, prompting_of
 from tracetune.app.experiment_standing import stand
-from tracetune.app.experiments import model_slug as slug
-from tracetune.app.experiments import place_of_folder, tree_of
+from tracetune.app.experiments import model_slug, place_of_folder, tree_of
 from tracetune.app.progress import Reporter
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.config.benchmark import BenchmarkSettings
@@ -51,13 +51,12 @@ def end_with_benchmark(
     place = place_of_folder(folder.root)
     with Reporter(out, log=folder.log) as reporter:
         reporter.say("benchmark: the trained model answers")
-        _measure(
-            str(folder.final), folder.root, settings, reporter, model_name=place.name if place else folder.root.name
-        )
+        called = place.name if place else folder.root.name
+        _measure(ModelSubject(str(folder.final)), folder.root, settings, reporter, model_name=called)
         if settings.compare is not None:
             before = Path(settings.compare)
         else:
-            before = _known_baseline(folder.root, base, settings) or _measure_base(folder, base, settings, reporter)
+            before = _known_baseline(folder, base, settings) or _measure_base(folder, base, settings, reporter)
         compared = compare_benchmarks(before, folder.root, folder.root).numbers
         reporter.say(
             f"benchmark: {len(compared['improvements'])} better, {len(compared['regressions'])} worse, "
@@ -70,20 +69,22 @@ def end_with_benchmark(
 def _measure_base(folder: RunFolder, base: str, settings: BenchmarkSettings, reporter: Reporter) -> Path:
     """The base model's own benchmark, asked as the run asks."""
     reporter.say(f"benchmark: the base model {base} answers")
-    asked = (read_manifest(folder.manifest) or {}).get("training_config", {}).get("system_instruction")
-    _measure(base, folder.root / BASE_FOLDER, settings, reporter, model_name=base, system_instruction=asked)
+    subject = ModelSubject(base, shown_as=folder.root)
+    _measure(subject, folder.root / BASE_FOLDER, settings, reporter, model_name=base)
     return folder.root / BASE_FOLDER
 
 
-def _measure(model: str, output: Path, settings: BenchmarkSettings, reporter: Reporter, **options: Any) -> None:
+def _measure(
+    subject: ModelSubject, output: Path, settings: BenchmarkSettings, reporter: Reporter, *, model_name: str
+) -> None:
     outcome = benchmark(
-        ModelSubject(model),
+        subject,
         output=output,
         suite=settings.suite,
         datasets=settings.datasets,
         max_tokens=settings.max_tokens,
+        model_name=model_name,
         reporter=reporter,
-        **options,
     )
     if outcome.all_failed:
         raise InputError(f"{output}: benchmark: not one answer was obtained; the run itself is finished and whole")
@@ -107,16 +108,16 @@ def _answers_all(root: Path, settings: BenchmarkSettings) -> bool:
     )
 
 
-def _known_baseline(root: Path, base: str, settings: BenchmarkSettings) -> Path | None:
-    """The baseline of the same tree, where it is this very model, asked the same in the same way."""
-    place, manifest = place_of_folder(root), read_manifest(root / "run_manifest.json") or {}
-    if place is None or manifest.get("training_config", {}).get("system_instruction"):
+def _known_baseline(folder: RunFolder, base: str, settings: BenchmarkSettings) -> Path | None:
+    """The baseline of the same tree, where it is this very model, asked the same and shown it in the same way."""
+    place, manifest = place_of_folder(folder.root), read_manifest(folder.manifest) or {}
+    prompting = prompting_of(base, folder.root / RESULTS, say=lambda _: None)
+    if place is None or prompting != Prompting(prompting.base_model):
         return None
-    known = tree_of(place) / "baseline" / slug(base)
+    known = tree_of(place) / "baseline" / model_slug(base)
     if not _answers_all(known, settings):
         return None
-    asked = read_json(known / RESULTS)["asked"]
-    is_same = asked.get("model_fingerprint") == manifest.get("base_model_hash") and not asked.get("system")
+    is_same = read_json(known / RESULTS)["asked"].get("model_fingerprint") == manifest.get("base_model_hash")
     return known if is_same else None
 
 
