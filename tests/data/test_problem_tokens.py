@@ -34,6 +34,7 @@ def classes(text):
         (r"$3x+2=7$ costs $5", "3 x + 2 = 7 costs $ 5"),
         ("$5 and $6", "$ 5 and $ 6"),
         (r"\frac{3}{4} \times \sqrt{2} \leq x^{10}", "3/4 * √ { 2 } ≤ x ^ ( 10 )"),
+        (r"\frac{x^{2}-9}{x+3}", "( x ^ 2 - 9 ) / ( x + 3 )"),
         ("2½ of Sam's, don't", "2 1/2 of sam , don't"),
         ("at 2:45 p.m. today", "at 2:45 pm today"),
         ("x >= 3 ** 2", "x ≥ 3 ^ 2"),

@@ -38,7 +38,7 @@ def table(scores):
         ("2x+3=7", "linear_equations"),
         ("What is 15-9?", "subtraction"),
         (r"Add $\frac{3}{4}$ and $\frac{1}{2}$.", "fractions"),
-        (r"What is $\frac{3^{2}}{4}$?", "fractions"),
+        (r"Simplify $\frac{x^{2}-9}{x+3}$.", "rational_expressions"),
         ("Simplify √50", "roots"),
         ("Solve x² = 49", "quadratics"),
         ("How wide is a 120° angle?", "angles"),

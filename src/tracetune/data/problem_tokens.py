@@ -107,13 +107,19 @@ def plain_problem(text: str) -> str:
     text = text.lower()
     if text.count("$") > 1:
         text = _LATEX_MATHS.sub(r" \1 ", text)
-    if "\\" in text:
-        text = _LATEX_COMMAND.sub(_command, _LATEX_FRACTION.sub(r" \1/\2 ", text))
     if "^{" in text:
         text = _RAISED.sub(lambda match: f"^{match[1]}" if len(match[1]) == 1 else f"^({match[1]})", text)
+    if "\\" in text:
+        text = _LATEX_COMMAND.sub(_command, _LATEX_FRACTION.sub(_quotient, text))
     if ".m" in text:
         text = _HALF_DAY.sub(r"\1m", text)
     return _DOUBLE_SIGNS.sub(lambda match: _SINGLE_SIGN[match[0]], text)
+
+
+def _quotient(match: re.Match[str]) -> str:
+    """3/4, but (x+1)/(2)."""
+    above, below = match[1], match[2]
+    return f" {above}/{below} " if above.isdigit() and below.isdigit() else f" ({above})/({below}) "
 
 
 def _command(match: re.Match[str]) -> str:
