@@ -165,6 +165,8 @@ def test_a_folder_takes_answers_of_one_request_only(tmp_path):
         with pytest.raises(Conflict, match=r"max_tokens was 512, is 9.*--output-dir"):
             benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], max_tokens=9)
         again = benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets])
+        with pytest.raises(InputError, match="cannot be compared with itself"):
+            benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], compare=tmp_path / "out")
     assert (again.results["answered"], len(seen.bodies)) == (2, 2)
 
 

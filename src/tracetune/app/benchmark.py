@@ -106,7 +106,8 @@ def benchmark(
     disk refuses (answers so far are kept), and what the subject raises when it cannot be asked.
     """
     say = reporter.say if reporter is not None else say or _silent
-    base = None if compare is None else folder_of.read_json(_results_file(compare))
+    if compare is not None:
+        _check_base(compare, output)
     begun, asking = time.monotonic(), Asking(seed, max_tokens, batch_size, system_instruction)
     _check(asking, max_items)
     person = ready(subject, asking, output, say)
@@ -130,7 +131,7 @@ def benchmark(
     for part, told in parts.items():
         folder_of.write_json(output / FILES[part], told)
     folder_of.write_json(output / folder_of.RESULTS, results)
-    comparison = compare_benchmarks(compare, output, output) if compare is not None and base is not None else None
+    comparison = None if compare is None else compare_benchmarks(compare, output, output)
     _write_page(results, parts, answers, comparison, output)
     return BenchmarkOutcome(results, output, comparison)
 
@@ -224,8 +225,12 @@ class _Progress:
         return f"{minutes}:{seconds:02d}"
 
 
-def _results_file(path: Path) -> Path:
-    return path / folder_of.RESULTS if path.is_dir() else path
+def _check_base(compare: Path, output: Path) -> None:
+    """What there is to compare with can be read, before anything is asked."""
+    file = compare / folder_of.RESULTS if compare.is_dir() else compare
+    if file.resolve().parent == output.resolve():
+        raise InputError(f"{output}: cannot be compared with itself; choose another --output-dir")
+    folder_of.read_json(file)
 
 
 def _check(asking: Asking, max_items: int | None) -> None:
