@@ -33,6 +33,7 @@ from tracetune.app.benchmark_subjects import (
     Subject,
     ready,
 )
+from tracetune.app.benchmark_words import PAGE
 from tracetune.app.progress import Reporter
 from tracetune.backends.endpoint import EndpointSettings
 from tracetune.core.benchmark import PARTS, BenchmarkAnswer, BenchmarkItem, Part
@@ -56,7 +57,6 @@ __all__ = [
     "compare_benchmarks",
 ]
 Say = Callable[[str], None]
-PAGE = "benchmark.html"
 
 
 class BenchmarkOutcome(NamedTuple):

@@ -8,6 +8,7 @@ from tracetune.core.benchmark import LABELS, PART_OF, SECTIONS
 from tracetune.core.results import Interval
 from tracetune.reports.wording import p_text, percent, points, span
 
+PAGE = "benchmark.html"
 MARKS = {"improvements": "▲", "regressions": "▼", "unchanged": "="}
 
 
@@ -26,6 +27,7 @@ def benchmark_lines(results: Mapping[str, Any], folder: Path) -> Iterator[str]:
         cost = f", cost {results['cost']['total']:.4f}" if "cost" in results else ""
         yield f"tokens: {tokens['prompt']:,} in prompts, {tokens['completion']:,} in answers{cost}"
     yield f"files: {folder}"
+    yield f"page:  {folder / PAGE}"
 
 
 def comparison_lines(numbers: Mapping[str, Any]) -> Iterator[str]:
