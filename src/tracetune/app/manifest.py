@@ -13,26 +13,42 @@ from tracetune.core.ids import file_hash, new_id, utc_now
 
 RECIPE = "trace_sft_v1"
 # Where two manifests are of two runs. Weights that a service holds have no hash; their tokenizer has.
-_COMPARED = ("training_config", "max_samples", "data", "eval_data", "base_model_hash", "adapter_hash", "tokenizer_hash")
+_COMPARED = (
+    *("training_config", "max_samples", "data", "eval_data"),
+    *("base_model_hash", "adapter_hash", "tokenizer_hash", "teacher"),
+)
 
 
 def describe_inputs(
     config: SftConfig, data: TrainingData, eval_data: TrainingData | None, *, max_samples: int | None
 ) -> dict[str, Any]:
-    """What decides a run before its model is loaded: settings and data. Two equal descriptions are one run."""
-    training_config = config_mapping(config)
+    """What decides a supervised run before its model is loaded."""
+    facts = None if eval_data is None else eval_data.facts
+    return describe_run(RECIPE, config_mapping(config), data.facts, facts, max_samples=max_samples)
+
+
+def describe_run(
+    recipe: str,
+    training_config: dict[str, Any],
+    data: Mapping[str, Any],
+    eval_data: Mapping[str, Any] | None,
+    *,
+    max_samples: int | None,
+) -> dict[str, Any]:
+    """What decides a run: its resolved settings and its data. Two equal descriptions are one run."""
     # Where a run is written and how it is measured change nothing in it: a folder may be moved, a benchmark added.
-    del training_config["output"]["folder"], training_config["benchmark"]
+    deciding = {name: value for name, value in training_config.items() if name != "benchmark"}
+    output = {name: value for name, value in training_config["output"].items() if name != "folder"}
     return {
-        "recipe": RECIPE,
-        "seed": config.training.seed,
-        "training_config": training_config,
+        "recipe": recipe,
+        "seed": training_config["training"]["seed"],
+        "training_config": {**deciding, "output": output},
         "max_samples": max_samples,
-        "dataset_key": data.facts.get("dataset_key"),
-        "build_id": data.facts.get("build_id"),
-        "dataset_content_hash": data.facts.get("content_hash", data.facts["rows_hash"]),
-        "data": data.facts,
-        "eval_data": None if eval_data is None else eval_data.facts,
+        "dataset_key": data.get("dataset_key"),
+        "build_id": data.get("build_id"),
+        "dataset_content_hash": data.get("content_hash", data["rows_hash"]),
+        "data": data,
+        "eval_data": eval_data,
     }
 
 

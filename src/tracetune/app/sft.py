@@ -46,7 +46,8 @@ SftResult = RunResult
 
 
 class Prepared(NamedTuple):
-    """Everything a loop needs, checked and in memory. `service` trains where this machine does not."""
+    """Everything a loop needs, checked and in memory. `service` trains where this machine does not; `held_out` is what
+    `eval_batches` were made of."""
 
     model: Model | ServedModel
     plan: StepPlan
@@ -55,6 +56,7 @@ class Prepared(NamedTuple):
     max_segment: int
     mesh: Mesh | None = None
     service: TinkerService | None = None
+    held_out: StepPlan | None = None
 
 
 def run_sft(
@@ -164,7 +166,8 @@ def prepare(
     held_out = plan.in_order(tokenize(eval_rows.rows, model.tokenizer, config, say=notes.append).examples)
     steps = held_out.epoch(0)
     eval_batches = tuple(batch for index in range(len(steps)) for batch in steps[index])
-    return Prepared(model, plan, num_steps, eval_batches, max(plan.longest, held_out.longest), mesh)
+    longest = max(plan.longest, held_out.longest)
+    return Prepared(model, plan, num_steps, eval_batches, longest, mesh, held_out=held_out)
 
 
 def _work(config: SftConfig, prepared: Prepared) -> Work:

@@ -140,7 +140,7 @@ def _collect(
     num_others = 0
     for number, source in enumerate(sources):
         rows = Choice(source, wanted)
-        chosen += [(_shape(row, config), number) for row in islice(rows, max_samples)]
+        chosen += [(shape_row(row, config), number) for row in islice(rows, max_samples)]
         rows.check()
         num_others += rows.num_others
     kept, held_out = hold_out(chosen, config)
@@ -155,7 +155,7 @@ def _collect(
     return TrainingData(rows, facts | told | counted(rows, files), files, held_out, told_choice(wanted, num_others))
 
 
-def _shape(row: TrainingRow, config: SftConfig) -> TrainingRow:
+def shape_row(row: TrainingRow, config: SftConfig) -> TrainingRow:
     """The conversation as the model is to see it: instruction in front, user turns in their template."""
     messages = row.messages
     if config.data.prompt_template == "instruct":

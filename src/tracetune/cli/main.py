@@ -6,6 +6,7 @@ from tracetune.cli import (
     benchmark,
     dataset,
     db,
+    distill,
     evaluation,
     experiment,
     export,
@@ -41,6 +42,7 @@ app.command(rich_help_panel=RECORDS)(tag.tag)
 app.command(rich_help_panel=RECORDS)(tag.split)
 app.add_typer(db.app, name="db", rich_help_panel=RECORDS)
 app.command(rich_help_panel=MODELS)(train.sft)
+app.command(rich_help_panel=MODELS)(distill.distill)
 app.command("train", context_settings=grpo.UNTOUCHED, rich_help_panel=MODELS)(grpo.train)
 app.command(rich_help_panel=MODELS)(plan.plan)
 app.command(rich_help_panel=MODELS)(train.reproduce)

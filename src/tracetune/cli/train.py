@@ -39,14 +39,15 @@ def sft(
     if dry_run:
         from tracetune.app.dry_run import dry_run as rehearse
 
-        _show(rehearse(settings, data=data, dataset=dataset, output=output, max_samples=max_samples))
+        show(rehearse(settings, data=data, dataset=dataset, output=output, max_samples=max_samples))
         return
     from tracetune.app.sft import run_sft
 
-    _tell(run_sft(settings, data=data, dataset=dataset, output=output, max_samples=max_samples))
+    tell(run_sft(settings, data=data, dataset=dataset, output=output, max_samples=max_samples))
 
 
-def _show(rehearsal: "DryRun") -> None:
+def show(rehearsal: "DryRun") -> None:
+    """What a run would be."""
     from tracetune.cli.dataset_text import print_tokens
 
     typer.echo(rehearsal.settings)
@@ -57,7 +58,8 @@ def _show(rehearsal: "DryRun") -> None:
         typer.echo(f"{name:<{width}}  {told}")
 
 
-def _tell(result: "SftResult") -> None:
+def tell(result: "SftResult") -> None:
+    """How a run ended; exits like the signal that interrupted it."""
     if result.signal_number is not None:
         typer.echo(f"interrupted after step {result.num_steps}; to go on:\n  {same_command()}", err=True)
         raise typer.Exit(128 + result.signal_number)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from tracetune.config import resolve
 from tracetune.config.check import Settings, Table
 from tracetune.config.distill_dials import DISTILL_DIALS, UNUSED
@@ -55,6 +57,11 @@ def distill_mapping(config: DistillConfig) -> dict[str, Any]:
     if "distillation" in mapping and config.distillation.loss != "jsd":
         mapping["distillation"].pop("beta")
     return mapping
+
+
+def to_yaml(config: DistillConfig) -> str:
+    """The resolved `config.yaml`: every dial that the method obeys, readable by `load_distill_config`."""
+    return OmegaConf.to_yaml(OmegaConf.create(distill_mapping(config)))
 
 
 def _contradictions(settings: Settings) -> list[str]:

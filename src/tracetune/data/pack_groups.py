@@ -15,10 +15,11 @@ from tracetune.data.pack import best_fit
 
 
 class Branch(NamedTuple):
-    """One completion as a policy gradient reads it: its tokens, its credit, and the log-probs of who sampled it."""
+    """One completion as a policy gradient reads it: its tokens, its credit (one for all, or one for each), and the
+    log-probs of who sampled it."""
 
     tokens: Sequence[int]
-    advantage: float
+    advantage: float | np.ndarray
     policy_logprobs: Sequence[float]
 
 

@@ -2,14 +2,24 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from tracetune.backends.protocol import Backend, StepMetrics, told_norm
 from tracetune.core.errors import Diverged
 from tracetune.core.values import Batch
 from tracetune.train.info import Position, StepInfo
-from tracetune.train.steps import EpochSteps, Stack
+from tracetune.train.steps import Stack
 
-EpochOf = Callable[[int], EpochSteps]
+
+class Steps(Protocol):
+    """The steps of an epoch, each made when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Stack: ...
+
+
+EpochOf = Callable[[int], Steps]
 _SHOWN_IDS = 8
 BEGINNING = Position()
 

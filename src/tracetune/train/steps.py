@@ -94,15 +94,17 @@ class EpochSteps:
 
     def __getitem__(self, index: int) -> Stack:
         plan = self._plan
+        return [
+            make_batch(rows, plan.examples, max_length=plan.max_length, pad_id=plan.pad_id) for rows in self.rows(index)
+        ]
+
+    def rows(self, index: int) -> list[Sequence[Row]]:
+        """The examples of every row of a step's batches, by their index."""
+        plan = self._plan
         if not 0 <= index < len(self):
             raise IndexError(index)
         first = index * plan.rows_per_step
         return [
-            make_batch(
-                self._rows[start : start + plan.batch_size],
-                plan.examples,
-                max_length=plan.max_length,
-                pad_id=plan.pad_id,
-            )
+            self._rows[start : start + plan.batch_size]
             for start in range(first, first + plan.rows_per_step, plan.batch_size)
         ]

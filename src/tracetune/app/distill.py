@@ -1,0 +1,79 @@
+"""Distillation as a person asks for it: one run folder, resumed where it stopped, finished once.
+
+Killed at any moment and run again, it ends with the same weights and metrics as if it had never stopped.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from tracetune.app.compile_cache import use_compile_cache
+from tracetune.app.distill_methods import METHODS, Asked, Opened
+from tracetune.app.experiment_readme import kept_readme
+from tracetune.app.manifest import named
+from tracetune.app.memory import check_memory
+from tracetune.app.progress import Reporter
+from tracetune.app.run_session import RunResult, Session, finished
+from tracetune.app.runs import RunFolder, hold_run
+from tracetune.app.sft import output_folder
+from tracetune.app.teachers import open_teacher
+from tracetune.config.distill_schema import DistillConfig
+from tracetune.core.errors import InputError, Unavailable
+from tracetune.engine import hosts
+from tracetune.engine.mesh import make_mesh
+
+
+class DistillResult(NamedTuple):
+    """How a run ended. `asked` counts the answers, or the rows, that the teacher was asked for before training; what
+    it judges while the student trains is not among them."""
+
+    run: RunResult
+    asked: int
+
+
+def run_distill(
+    config: DistillConfig,
+    *,
+    data: Path | None = None,
+    dataset: str | None = None,
+    output: Path | None = None,
+    max_samples: int | None = None,
+    home: Path | None = None,
+    stream: TextIO | None = None,
+    run_id: str | None = None,
+) -> DistillResult:
+    """Distil, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log.
+
+    Raises InputError when teacher and student do not share what the method needs, and otherwise what `run_sft`
+    raises. Nothing is written to `output` before teacher, rows and model are read.
+    """
+    require_student(config)
+    shared = RunFolder(output_folder(config, output), config.output)
+    out = stream or sys.stderr
+    notes: list[str] = []
+    with kept_readme(shared.root), open_teacher(config, notes.append) as teacher:
+        use_compile_cache()
+        opened = Opened(config, teacher, make_mesh(config.model.mesh), home)
+        method = METHODS[config.method](opened, Asked(data, dataset, max_samples), shared.root)
+        inputs = method.inputs | named(run_id)
+        if done := finished(shared, inputs):
+            out.write(f"{shared.root}: this run is finished; choose another --output to train again\n")
+            return DistillResult(done, method.asked)
+        check_memory(config)
+        method.prepare(notes)
+        with hold_run(shared.root), Reporter(out, log=shared.log) as reporter:
+            for note in notes:
+                reporter.say(note)
+            work = method.work(shared.root, reporter.say)
+            result = Session(work, shared, reporter, shared.checkpoints).execute(inputs)
+        return DistillResult(result, method.asked)
+
+
+def require_student(config: DistillConfig) -> None:
+    """Raises InputError or Unavailable for a student that cannot be trained here."""
+    if config.backend == "tunix":
+        raise InputError("backend: 'tunix' cannot distil, its trainers take no teacher; set backend: local")
+    if config.backend == "tinker":
+        raise Unavailable("backend: 'tinker' does not train a student yet; set backend: local")
+    if hosts.find_seat() is not None:
+        raise Unavailable("distill: trains on all devices of one host, not on several processes; start one process")
