@@ -59,10 +59,10 @@ def programs() -> tuple[Program, ...]:
         Program(
             "distillation",
             "Distillation",
-            "A YAML file for `training/distillation.py`. The student is trained as above, so every key of supervised "
-            "fine-tuning stands beside these, but for those that the method has no use for: they are refused.",
+            "A YAML file for `tracetune distill --config` and `training/distillation.py`. Beside these it has every "
+            "key of supervised fine-tuning, which the student's training is.",
             OWN_DIALS,
-            {key: spelled(value) for key, value in leaves(asdict(DistillConfig()))},
+            _distill_defaults(),
         ),
         Program(
             "grpo",
@@ -185,6 +185,14 @@ def _sft_defaults() -> dict[str, str]:
     values = dict(leaves(resolve.config_mapping(adapted)) + leaves(resolve.config_mapping(SftConfig())))
     # There is one optimizer, so no setting remembers its name.
     return {"training.optimizer": "`adamw`"} | {key: spelled(value) for key, value in values.items()}
+
+
+def _distill_defaults() -> dict[str, str]:
+    """As typed; with `on_policy` two of them are others."""
+    told = {key: spelled(value) for key, value in leaves(asdict(DistillConfig()))}
+    told["teacher.top_k"] += ", with `on_policy` `1`"
+    told["distillation.loss"] += ", with `on_policy` `reverse_kl`"
+    return told
 
 
 def _hydra_defaults(config_name: str) -> dict[str, str]:

@@ -71,6 +71,8 @@ def run_distill(
 
 def require_student(config: DistillConfig) -> None:
     """Raises InputError or Unavailable for a student that cannot be trained here."""
+    if config.benchmark.suite is not None:
+        raise InputError("benchmark: a distillation run does not end with one; measure its checkpoint-final afterwards")
     if config.backend == "tunix":
         raise InputError("backend: 'tunix' cannot distil, its trainers take no teacher; set backend: local")
     if config.backend == "tinker":

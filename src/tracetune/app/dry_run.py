@@ -85,12 +85,12 @@ def dry_run(
         check_same(folder, manifest, describe_inputs(config, rows, eval_rows, max_samples=max_samples))
     is_here = config.backend != "tinker"
     if is_here:
-        tokenizer = _tokenizer(blueprint(config.model.name).folder)
+        tokenizer = tokenizer_of(blueprint(config.model.name).folder)
     else:
         tokenizer = served_model(config.model.name).tokenizer
     notes = [rows.left_out] if rows.left_out else []
     examples = first_examples(rows.rows, tokenizer, config, SHOWN_ROWS, say=notes.append)
-    num_steps = config.training.num_steps or _guess_steps(config, examples, rows.num_per_epoch)
+    num_steps = config.training.num_steps or guess_steps(config, examples, rows.num_per_epoch)
     longest = _guess_longest(config, examples, rows)
     if is_here:
         cost = _local_facts(config, examples, num_steps, longest=longest, pad_id=tokenizer.pad_id)
@@ -132,7 +132,8 @@ def _served_facts(config: SftConfig, examples: list[Example], num_steps: int) ->
     return {"model": name, "memory": "none here", "cost": bill_told(name, without_key(service_url()), tokens)}
 
 
-def _tokenizer(folder: Path | None) -> Tokenizer:
+def tokenizer_of(folder: Path | None) -> Tokenizer:
+    """That of a model's folder; None is the built-in one."""
     return tiny_tokenizer() if folder is None else Tokenizer.from_folder(folder)
 
 
@@ -185,7 +186,7 @@ def _guess_longest(config: SftConfig, shown: list[Example], rows: TrainingData) 
     return min(config.model.max_length, math.ceil(tokens_per_char * max(chars.values())))
 
 
-def _guess_steps(config: SftConfig, shown: list[Example], num_rows: float) -> int:
+def guess_steps(config: SftConfig, shown: list[Example], num_rows: float) -> int:
     """Steps of all epochs, if every row were as long as those shown and rows packed without a gap."""
     mean = sum(len(example.tokens) - 1 for example in shown) / len(shown)
     packed = num_rows * mean / config.model.max_length if config.model.packing else num_rows

@@ -1,9 +1,11 @@
 """Running a manifest again: identical, or the first thing that differs, in the order a person would look."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from tracetune.app.distill import run_distill
 from tracetune.app.manifest import (
     describe_inputs,
     describe_machine,
@@ -14,6 +16,7 @@ from tracetune.app.manifest import (
 from tracetune.app.runs import RunFolder, find_manifest, first_metrics_difference
 from tracetune.app.sft import run_sft
 from tracetune.app.training_data import read_eval_rows, read_training_data
+from tracetune.config.distill import load_distill_config
 from tracetune.config.resolve import load_sft_config
 from tracetune.core.errors import InputError
 
@@ -35,6 +38,8 @@ def reproduce(folder: Path, *, home: Path | None = None, stream: TextIO | None =
     path, manifest = find_manifest(folder)
     if manifest.get("status") != "finished":
         raise InputError(f"{path}: the run is {manifest.get('status')}, not finished; run it again to its end first")
+    if manifest["recipe"].startswith("distill_"):
+        return _distil_again(folder, path, manifest, home=home, stream=stream)
     config = load_sft_config(manifest["training_config"], where=f"{path}: training_config")
     source = _source(manifest)
     rows = read_training_data(config, **source, max_samples=manifest["max_samples"], home=home)
@@ -52,6 +57,29 @@ def reproduce(folder: Path, *, home: Path | None = None, stream: TextIO | None =
         _, repeated = find_manifest(again.root)
         if told := first_input_difference({"base_model_hash": manifest["base_model_hash"]}, repeated):
             return Reproduction(None, f"config: {told}")
+        outcome = _outcome_difference(manifest, original, again)
+    return Reproduction(outcome is None, first_machine_difference(manifest, describe_machine()) or outcome)
+
+
+def _distil_again(
+    folder: Path, path: Path, manifest: dict[str, Any], *, home: Path | None, stream: TextIO | None
+) -> Reproduction:
+    """What the teacher said is part of the data, so it is compared once the run has been repeated."""
+    config = load_distill_config(manifest["training_config"], where=f"{path}: training_config")
+    original = RunFolder(folder, config.output)
+    if load_distill_config(original.config) != replace(config, output=load_distill_config(original.config).output):
+        return Reproduction(None, f"config: {original.config}: holds other settings than the manifest")
+    with tempfile.TemporaryDirectory(prefix="tracetune-reproduce-") as scratch:
+        again = RunFolder(Path(scratch) / "run", config.output)
+        named = {**_source(manifest), "max_samples": manifest["max_samples"]}
+        run_distill(config, **named, output=again.root, home=home, stream=stream)
+        _, repeated = find_manifest(again.root)
+        for section, kind in (
+            *(("data", "data"), ("eval_data", "data"), ("training_config", "config")),
+            *(("base_model_hash", "config"), ("teacher", "config")),
+        ):
+            if told := first_input_difference({section: manifest[section]}, repeated):
+                return Reproduction(None, f"{kind}: {told}")
         outcome = _outcome_difference(manifest, original, again)
     return Reproduction(outcome is None, first_machine_difference(manifest, describe_machine()) or outcome)
 
