@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ class Setting(NamedTuple):
     others: tuple[Dial, ...]
 
 
+@cache
 def programs() -> tuple[Program, ...]:
     """Every configuration that a user can write."""
     return (
