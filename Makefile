@@ -49,7 +49,7 @@ lock: setup  ## pin the dependencies anew, with hashes and without index hosts
 docs: setup  ## the documentation as pages that work offline: docs/_build
 	@$(BIN)/python -m docs.pages.configuration
 	@$(BIN)/python -m sphinx -qWj auto --keep-going -c docs . docs/_build
-	@echo 'open docs/_build/docs/index.html'
+	@echo 'open docs/_build/index.html'
 
 bench: setup  ## the figures of docs/performance.md on this machine
 	$(BIN)/python bench/sft.py

@@ -40,6 +40,14 @@ def write_references(_: Sphinx) -> None:
     write(ROOT / "docs" / "reference")
 
 
+def write_door(app: Sphinx, error: Exception | None) -> None:
+    """A page at the top of the folder that leads to the contents."""
+    if error is None:
+        door = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>Tracetune</title>\n'
+        (Path(app.outdir) / "index.html").write_text(door, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_references)
+    app.connect("build-finished", write_door)

@@ -74,7 +74,8 @@ def _told(parameter: Parameter) -> Iterator[str]:
     value = f" *{parameter.value}*" if parameter.value else ""
     yield f"{', '.join(f'`{name}`' for name in parameter.names)}{value}"
     default = f" *Default* `{parameter.default}`." if parameter.default is not None else ""
-    yield f": {parameter.help}{' Required.' if parameter.required else default}"
+    told = parameter.help if parameter.help.endswith(".") else f"{parameter.help}."
+    yield f": {told}{' Required.' if parameter.required else default}"
 
 
 def _value(kind: Any) -> str:

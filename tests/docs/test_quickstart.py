@@ -17,7 +17,8 @@ FEWER = {"--count 2000": "--count 60", "--count 100": "--count 8", "steps=200": 
 def test_the_lines_of_the_quickstart_end_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TRACETUNE_HOME", raising=False)
-    lines = [line for block in blocks("bash") if "quickstart" in block.place for line in block.text.splitlines()]
+    shown = [block.text.replace("\\\n", " ") for block in blocks("bash") if "quickstart" in block.place]
+    lines = [line for text in shown for line in text.splitlines()]
     typed = [line for line in lines if line.startswith("tracetune ")]
     assert len(typed) == 7
     for line in typed:
