@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tracetune.app.distill import run_distill
 from tracetune.app.experiment_baseline import measure_baseline
 from tracetune.app.experiment_new import new_experiment
 from tracetune.app.experiment_record import read_experiment
@@ -17,6 +18,7 @@ from tracetune.app.leaderboard import leaderboard
 from tracetune.app.run_benchmark import check_benchmark
 from tracetune.app.sft import SftResult, run_sft
 from tracetune.config.benchmark import BenchmarkSettings
+from tracetune.config.distill import load_distill_config
 from tracetune.config.resolve import load_sft_config
 from tracetune.core.errors import Conflict, InputError, NotFound, Unavailable
 
@@ -179,3 +181,21 @@ def test_what_would_stop_a_benchmark_stops_the_run_before_it_begins(tmp_path, mo
         monkeypatch.setenv(f"JAX_{name}", value)
     with pytest.raises(Unavailable, match="one process"):
         check_benchmark(BenchmarkSettings(suite="quick"))
+
+
+def test_a_distillation_ends_with_the_comparison_of_student_and_distilled(settings, small_model, tmp_path):
+    path = tmp_path / "distillation.json"
+    asked = {name: part for name, part in settings.items() if name in ("model", "data", "benchmark")}
+    training = {"num_steps": 2, "batch_size": 2, "learning_rate": 0.01}
+    path.write_text(
+        json.dumps({**asked, "method": "logit", "teacher": {"model": str(small_model)}, "training": training})
+    )
+    place = new_experiment("distillation", "from itself", config=path, root=tmp_path / "experiments")
+    assert place.title == "distillation/dist_001_from_itself"
+    config = load_distill_config(place.folder / "training_config.yaml")
+    assert run_distill(config, home=tmp_path / "home", stream=io.StringIO()).run.status == "finished"
+    experiment = read_experiment(place)
+    assert experiment.comparison is not None
+    assert (experiment.status, experiment.comparison.baseline) == ("finished", small_model.name)
+    assert experiment.run is not None
+    assert experiment.run.data == "sums.jsonl"

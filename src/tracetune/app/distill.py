@@ -13,6 +13,7 @@ from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.manifest import named
 from tracetune.app.memory import check_memory
 from tracetune.app.progress import Reporter
+from tracetune.app.run_benchmark import check_benchmark, end_with_benchmark
 from tracetune.app.run_session import RunResult, Session, finished
 from tracetune.app.runs import RunFolder, hold_run
 from tracetune.app.sft import output_folder
@@ -42,19 +43,32 @@ def run_distill(
     stream: TextIO | None = None,
     run_id: str | None = None,
 ) -> DistillResult:
-    """Distil, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log.
+    """Distil, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log. A run that has
+    finished ends with its benchmark where one is asked for.
 
     Raises InputError when teacher and student do not share what the method needs, and otherwise what `run_sft`
     raises. Nothing is written to `output` before teacher, rows and model are read.
     """
     require_student(config)
     shared = RunFolder(output_folder(config, output), config.output)
+    check_benchmark(config.benchmark)
     out = stream or sys.stderr
+    with kept_readme(shared.root):
+        result = _distil(config, Asked(data, dataset, max_samples), shared, out, home=home, run_id=run_id)
+        if result.run.status != "interrupted":
+            end_with_benchmark(shared, config.benchmark, config.model.name, out, home)
+        return result
+
+
+def _distil(
+    config: DistillConfig, asked: Asked, shared: RunFolder, out: TextIO, *, home: Path | None, run_id: str | None
+) -> DistillResult:
+    """One session of the run in `shared`; student and teacher are free when it returns."""
     notes: list[str] = []
-    with kept_readme(shared.root), open_teacher(config, notes.append) as teacher:
+    with open_teacher(config, notes.append) as teacher:
         use_compile_cache()
         opened = Opened(config, teacher, make_mesh(config.model.mesh), home)
-        method = METHODS[config.method](opened, Asked(data, dataset, max_samples), shared.root)
+        method = METHODS[config.method](opened, asked, shared.root)
         inputs = method.inputs | named(run_id)
         if done := finished(shared, inputs):
             out.write(f"{shared.root}: this run is finished; choose another --output to train again\n")
@@ -71,8 +85,6 @@ def run_distill(
 
 def require_student(config: DistillConfig) -> None:
     """Raises InputError or Unavailable for a student that cannot be trained here."""
-    if config.benchmark.suite is not None:
-        raise InputError("benchmark: a distillation run does not end with one; measure its checkpoint-final afterwards")
     if config.backend == "tunix":
         raise InputError("backend: 'tunix' cannot distil, its trainers take no teacher; set backend: local")
     if config.backend == "tinker":

@@ -12,6 +12,7 @@ from tracetune.app.experiment_facts import Experiment
 from tracetune.app.experiment_readme import write_readme
 from tracetune.app.experiment_record import read_experiment
 from tracetune.app.experiments import BY_WORD, CONFIG_FILE, ROOT, Place, claim, write_new
+from tracetune.config.distill import distill_mapping, load_distill_config
 from tracetune.config.resolve import config_mapping, load_sft_config, read_yaml, to_yaml
 from tracetune.config.schema import SftConfig
 from tracetune.core.errors import InputError
@@ -22,20 +23,26 @@ _OUTPUT_KEYS = (("training", "output_dir"), ("output", "folder"))
 
 
 class Recipe(NamedTuple):
-    """How a kind's settings are checked and told in full, written with every default, and run."""
+    """How a kind's settings are checked and told in full, and what runs them. `defaults` writes them all, None where
+    some have none: a teacher, problems."""
 
     settle: Callable[[Mapping[str, Any], str], dict[str, Any]]
-    defaults: Callable[[], str]
     script: str
+    defaults: Callable[[], str] | None = None
+
+
+def _sft(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    return config_mapping(load_sft_config(content, where=where))
+
+
+def _distillation(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    return distill_mapping(load_distill_config(content, where=where))
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "sft": Recipe(
-            lambda content, where: config_mapping(load_sft_config(content, where=where)),
-            lambda: to_yaml(SftConfig()),
-            "training/sft.py",
-        )
+        "sft": Recipe(_sft, "training/sft.py", lambda: to_yaml(SftConfig())),
+        "distillation": Recipe(_distillation, "training/distillation.py"),
     }
 )
 
@@ -52,8 +59,15 @@ def new_experiment(
     known, recipe = BY_WORD.get(kind), RECIPES.get(kind)
     if known is None or recipe is None:
         raise InputError(f"kind: must be one of {', '.join(('baseline', *RECIPES))}, got {kind[:40]!r}")
-    content = _mapping(recipe.defaults()) if config is None else read_yaml(config)
-    text = recipe.defaults() if config is None else config.read_text("utf-8")
+    if config is not None:
+        content, text = read_yaml(config), config.read_text("utf-8")
+    elif recipe.defaults is not None:
+        text = recipe.defaults()
+        content = _mapping(text)
+    else:
+        raise InputError(
+            f"--config: {kind} needs settings; begin with training/configs/{Path(recipe.script).stem}.yaml"
+        )
     if model is not None:
         content = _with_model(content, model)
     recipe.settle(content, str(config or "config"))
@@ -99,10 +113,8 @@ def _with_output(content: Mapping[str, Any], folder: str) -> dict[str, Any]:
 def _with_model(content: Mapping[str, Any], model: str) -> dict[str, Any]:
     """The model under the spelling that the settings use."""
     section = content.get("model")
-    if not isinstance(section, Mapping):
-        return {**content, "model": model}
-    key = "base_model" if "base_model" in section else "name"
-    return {**content, "model": {**section, key: model}}
+    kept = dict(section) if isinstance(section, Mapping) else {}
+    return {**content, "model": {**kept, "name" if "name" in kept else "base_model": model}}
 
 
 def _mapping(text: str) -> dict[str, Any]:
