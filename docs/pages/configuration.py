@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tracetune.config import resolve
+from tracetune.config import resolve, rlvr
 from tracetune.config.check import Dial, leaves
 from tracetune.config.compose import CONF, options
 from tracetune.config.dials import DIALS
 from tracetune.config.distill_dials import OWN_DIALS
 from tracetune.config.distill_schema import DistillConfig
 from tracetune.config.evaluation import EVALUATION_DIALS, EvaluationSettings
-from tracetune.config.grpo import plain
+from tracetune.config.grpo import config_mapping, plain
 from tracetune.config.grpo_dials import EVALUATE_DIALS, GRPO_DIALS
+from tracetune.config.rlvr_dials import RLVR_DIALS, VERIFIERS
 from tracetune.config.schema import LoraSettings, ModelSettings, SftConfig
 
 README = Path(__file__).parents[2] / "training" / "README.md"
@@ -72,6 +73,13 @@ def programs() -> tuple[Program, ...]:
             "Words `key=value` of `tracetune train` and `run_training.py`, or files of your own by `--config-dir`.",
             GRPO_DIALS,
             _hydra_defaults("config") | _model_defaults(),
+        ),
+        Program(
+            "rlvr",
+            "Reinforcement learning with verifiable rewards",
+            "A YAML file for `tracetune rlvr --config` and `training/rlvr.py`, or words `key=value` after the command.",
+            RLVR_DIALS,
+            _rlvr_defaults(),
         ),
         Program(
             "evaluate",
@@ -195,6 +203,18 @@ def _distill_defaults() -> dict[str, str]:
     told["teacher.top_k"] += ", with `on_policy` `1`"
     told["distillation.loss"] += ", with `on_policy` `reverse_kl`"
     return told
+
+
+def _rlvr_defaults() -> dict[str, str]:
+    """Those of GRPO, by what each key sets, but for what only this file has."""
+    config = rlvr.load_rlvr_config({"data": {"train_file": "-"}}).config
+    by_key = {key: spelled(value) for key, value in leaves(config_mapping(config))}
+    grpo = {dial.target: by_key[dial.key] for dial in GRPO_DIALS if dial.key in by_key}
+    adapter = {f"lora.{name}": spelled(value) for name, value in vars(LoraSettings()).items()}
+    own = {"model.path": "`tiny`", "data.data_path": "none", "output": "none"}
+    own |= {f"verifiers.{name}": spelled(rlvr.DEFAULT_VERIFIERS.get(name)) for name in VERIFIERS}
+    found = {**grpo, **adapter, **own}
+    return {dial.key: found[dial.target or ""] for dial in RLVR_DIALS if dial.told}
 
 
 def _hydra_defaults(config_name: str) -> dict[str, str]:

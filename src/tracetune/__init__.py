@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from tracetune.app.plan import plan
     from tracetune.app.report import report
     from tracetune.app.reproduce import reproduce
+    from tracetune.app.rlvr import run_rlvr
     from tracetune.app.score import score
     from tracetune.app.sft import run_sft
     from tracetune.app.split import split_file
     from tracetune.app.tag import tag_file, tag_problem
     from tracetune.config.compose import compose_grpo
     from tracetune.config.resolve import load_sft_config
+    from tracetune.config.rlvr import load_rlvr_config
     from tracetune.tasks.grading import grade
 
 _HOMES = {
@@ -55,6 +57,7 @@ _HOMES = {
     "ingest": "app.ingest",
     "list_datasets": "app.datasets",
     "local_tinker": "api.tinker_server",
+    "load_rlvr_config": "config.rlvr",
     "load_sft_config": "config.resolve",
     "make_traces": "app.ingest",
     "measure_baseline": "app.experiment_baseline",
@@ -65,6 +68,7 @@ _HOMES = {
     "report": "app.report",
     "reproduce": "app.reproduce",
     "run_grpo": "app.grpo",
+    "run_rlvr": "app.rlvr",
     "run_sft": "app.sft",
     "score": "app.score",
     "split_file": "app.split",
@@ -88,6 +92,7 @@ __all__ = [
     "grade",
     "ingest",
     "list_datasets",
+    "load_rlvr_config",
     "load_sft_config",
     "local_tinker",
     "make_traces",
@@ -99,6 +104,7 @@ __all__ = [
     "report",
     "reproduce",
     "run_grpo",
+    "run_rlvr",
     "run_sft",
     "score",
     "split_file",

@@ -52,6 +52,13 @@ def test_every_key_of_a_distillation_file_is_documented():
     assert not sorted({dial.key for dial in DISTILL_DIALS if f"`{dial.key}`" not in readme})
 
 
+def test_every_key_of_an_rlvr_file_is_documented():
+    from tracetune.config.rlvr_dials import RLVR_DIALS
+
+    readme = (ROOT / "training" / "README.md").read_text()
+    assert not sorted({dial.key for dial in RLVR_DIALS if f"`{dial.key}`" not in readme})
+
+
 def test_every_key_and_option_of_grpo_is_documented():
     from tracetune.config.compose import EVALUATE, TRAIN, options
     from tracetune.config.grpo_dials import EVALUATE_DIALS, GRPO_DIALS

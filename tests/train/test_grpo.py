@@ -158,4 +158,5 @@ def test_each_completion_has_a_key_of_its_own():
 
 
 def test_the_first_place_is_the_beginning():
-    assert Place() == (0, 0, 0)
+    assert Place() == (0, 0, 0, None)
+    assert Place.restored([4, 8, 99]) == Place(4, 8, 99)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from tracetune.app.backend_choice import backend_facts, load_base, model_facts, reached, require_backend
 from tracetune.app.compile_cache import use_compile_cache
-from tracetune.app.grpo_problems import PromptSets, make_prompts, read_problems
+from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems, train_facts
 from tracetune.app.manifest import (
     begin_manifest,
     begin_session,
@@ -51,6 +51,7 @@ from tracetune.engine.mesh import make_mesh
 from tracetune.models.model import Model
 from tracetune.models.served import ServedModel
 from tracetune.tasks.reward_set import RewardSet, load_rewards
+from tracetune.train.curriculum import Curriculum
 from tracetune.train.grpo import GrpoInfo, Place, Recipe, train_grpo
 from tracetune.train.health import onsets
 from tracetune.train.prompts import PromptStream
@@ -81,6 +82,7 @@ class Prepared(NamedTuple):
     prompts: PromptSets
     rewards: RewardSet
     num_steps: int
+    curriculum: Curriculum | None = None
     mesh: Mesh | None = None
     service: TinkerService | None = None
 
@@ -117,7 +119,8 @@ def run_grpo(
     model = load_base(config, mesh=mesh)
     prompts = make_prompts(config, problems, model.tokenizer, notes.append)
     num_steps = num_grpo_steps(config, num_problems=len(prompts.train))
-    inputs = _describe(config, model, prompts) | named(run_id)
+    curriculum = curriculum_of(config, prompts)
+    inputs = _describe(config, model, prompts, curriculum) | named(run_id)
     if done := _finished(folder, inputs):
         out.write(
             f"{folder.root}: this run is finished; choose another checkpoint_dir, or resume=never to begin anew\n"
@@ -127,11 +130,13 @@ def run_grpo(
         f"{len(prompts.train)} problems to train on, {len(prompts.validation)} to validate with, {num_steps} steps of "
         f"{config.training.micro_batch_size} prompts with {config.grpo.num_generations} completions"
     )
+    if curriculum is not None:
+        notes.append(curriculum.told())
     notes.append(f"checkpoints in {checkpoints}")
     with reached(config, notes.append) as service, hold_run(checkpoints, advice=_ELSEWHERE), rewards:
         if _run_folder(checkpoints) != known:
             raise Conflict(f"{checkpoints}: another process began a run here meanwhile; run again to go on with it")
-        prepared = Prepared(model, prompts, rewards, num_steps, mesh, service)
+        prepared = Prepared(model, prompts, rewards, num_steps, curriculum, mesh, service)
         notes += _check_service(service, config, prepared)
         with Reporter(out, log=_log_of(folder)) as reporter:
             for note in notes:
@@ -196,13 +201,15 @@ def _log_of(folder: RunFolder) -> Path:
     return folder.log
 
 
-def _describe(config: GrpoConfig, model: Model | ServedModel, prompts: PromptSets) -> dict[str, Any]:
+def _describe(
+    config: GrpoConfig, model: Model | ServedModel, prompts: PromptSets, curriculum: Curriculum | None
+) -> dict[str, Any]:
     """What decides a run: settings, problems and model. Two equal descriptions are one run."""
     return {
         "recipe": RECIPE,
         "seed": config.seed,
         "training_config": deciding_mapping(config),
-        "data": prompts.facts,
+        "data": train_facts(prompts, curriculum),
         "eval_data": prompts.validation_facts,
         **model_facts(model),
     }
@@ -268,7 +275,7 @@ class _Run:
         prepared = self.prepared
         backend = self._open_backend()
         meta = backend.restore(self.checkpoints, warn=self.reporter.say)
-        place = Place(*meta["place"]) if meta else Place()
+        place = Place.restored(meta["place"]) if meta else Place()
         self.manifest["sessions"][-1]["from_step"] = place.step
         if meta:
             self.reporter.say(f"resumed after step {place.step}; this run is in {self.folder.root}")
@@ -330,6 +337,8 @@ class _Run:
             metrics.append(row)
             trackers.log(step, {name: value for name, value in row.items() if isinstance(value, int | float)})
             self.reporter.step(step, _told(row, meter), logged=True)
+            if info.told is not None:
+                self.reporter.say(f"step {step}: {info.told}")
             history.append(row)
             for alarm in onsets(history):
                 self.reporter.say(f"step {alarm.step}: {alarm.text}")
@@ -350,6 +359,7 @@ class _Run:
             num_prompts=self.config.training.micro_batch_size,
             num_steps=self.prepared.num_steps,
             seed=self.config.seed,
+            curriculum=self.prepared.curriculum,
         )
 
     def _validate(self, backend: PolicyBackend) -> dict[str, float]:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tracetune.config.grpo_schema import GrpoConfig, PromptSettings
+from tracetune.core.ids import content_hash
 from tracetune.core.values import Message, Problem
 from tracetune.data.render import render_prompt
 from tracetune.models.tokenizer import Tokenizer
 from tracetune.tasks.problem_sources import load_problems, source_of
 from tracetune.tasks.problem_split import LoadedProblems, fit_prompts, problems_hash
+from tracetune.train.curriculum import Curriculum, make_curriculum
 from tracetune.train.prompts import Prompt
 
 Say = Callable[[str], None]
@@ -33,7 +35,7 @@ def read_problems(config: GrpoConfig) -> LoadedProblems:
     return load_problems(
         source_of(
             config.data,
-            num_train=training.num_batches * size,
+            num_train=None if training.num_batches is None else training.num_batches * size,
             num_test=training.num_test_batches * size,
             seed=config.seed,
         )
@@ -55,6 +57,21 @@ def make_prompts(config: GrpoConfig, loaded: LoadedProblems, tokenizer: Tokenize
 
     train, validation = fitting(loaded.train, "training"), fitting(loaded.test, "validation")
     return PromptSets(train, validation, _facts(train), _facts(validation) if validation else None)
+
+
+def curriculum_of(config: GrpoConfig, prompts: PromptSets) -> Curriculum | None:
+    """The stages of the prompts to train on; None where the configuration asks for none. Raises what they raise."""
+    settings = config.data.curriculum
+    return None if settings.by is None else make_curriculum(prompts.train, settings, seed=config.seed)
+
+
+def train_facts(prompts: PromptSets, curriculum: Curriculum | None) -> dict[str, Any]:
+    """What the manifest says of the problems to train on; with stages the hash covers who is in which."""
+    if curriculum is None:
+        return prompts.facts
+    stages = [[stage.name, problems_hash(prompt.problem for prompt in stage.prompts)] for stage in curriculum.stages]
+    sizes = {stage.name: len(stage.prompts) for stage in curriculum.stages}
+    return {**prompts.facts, "rows_hash": content_hash([prompts.facts["rows_hash"], stages]), "stages": sizes}
 
 
 def make_prompt(problem: Problem, settings: PromptSettings, tokenizer: Tokenizer) -> Prompt:

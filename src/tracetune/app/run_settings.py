@@ -114,6 +114,7 @@ def _settle_grpo(asked: Asked) -> tuple[str, dict[str, Any]]:
             ),
             "training.log_dir": (config.tracking.log_dir is not None, "names a folder of the server; leave it out"),
             "training.data_path": (config.data.data_path is not None, "names a file of the server; give dataset"),
+            "training.eval_path": (config.data.eval_path is not None, "names a file of the server; leave it out"),
             "rewards.functions": (bool(code), f"code is not taken over this door, got {code}; name built-in rewards"),
             "resume": (config.resume != whole.resume, "the service resumes a run by its id; leave it out"),
             "backend": (config.backend != "local", f"only local runs here, got {config.backend!r}"),

@@ -64,10 +64,12 @@ def _policy(config: GrpoConfig, arch: Arch) -> Work:
     sampled = forward_flops(arch, int(completions * generation.max_generation_steps), reach=length)
     sampled += forward_flops(arch, int(completions / siblings * generation.max_prompt_length), reach=length)
     read = 4.0 * arch.num_params * generation.max_generation_steps / config.grpo.num_iterations
-    steps = num_grpo_steps(config)
-    tokens = policy_tokens(config, steps)
+    is_known = config.training.num_steps is not None or config.training.num_batches is not None
+    steps = num_grpo_steps(config) if is_known else None
+    tokens = None if steps is None else policy_tokens(config, steps)
     asked = f"{prompts} prompts with {siblings} completions of {generation.max_generation_steps} tokens"
-    return Work(passes * forward, sampled, read, steps, tokens, f"at most {steps:,} of {asked}")
+    told = "as many as the problems make" if steps is None else f"at most {steps:,}"
+    return Work(passes * forward, sampled, read, steps, tokens, f"{told} of {asked}")
 
 
 def policy_tokens(config: GrpoConfig, num_steps: int) -> tuple[int, int, int]:

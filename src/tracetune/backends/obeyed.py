@@ -23,7 +23,7 @@ _SFT_TRAINING = (
     "eval_every", "max_checkpoints",
 )  # fmt: skip
 _GRPO_TRAINING = (
-    "micro_batch_size", "num_batches", "num_test_batches", "num_epochs", "eval_interval_steps",
+    "micro_batch_size", "num_steps", "num_batches", "num_test_batches", "num_epochs", "eval_interval_steps",
     "save_interval_steps", "max_checkpoints_to_keep", "checkpoint_dir",
 )  # fmt: skip
 _GRPO = ("num_generations", "num_iterations", "beta", "epsilon", "epsilon_high", "dynamic_sampling", "max_resamples")

@@ -14,6 +14,7 @@ from tracetune.cli import (
     ingest,
     plan,
     quickstart,
+    rlvr,
     rollouts,
     score,
     serve,
@@ -43,6 +44,7 @@ app.command(rich_help_panel=RECORDS)(tag.split)
 app.add_typer(db.app, name="db", rich_help_panel=RECORDS)
 app.command(rich_help_panel=MODELS)(train.sft)
 app.command(rich_help_panel=MODELS)(distill.distill)
+app.command(rich_help_panel=MODELS)(rlvr.rlvr)
 app.command("train", context_settings=grpo.UNTOUCHED, rich_help_panel=MODELS)(grpo.train)
 app.command(rich_help_panel=MODELS)(plan.plan)
 app.command(rich_help_panel=MODELS)(train.reproduce)

@@ -14,6 +14,7 @@ from tracetune.config.aliases import ALIASES, BUILT_IN, near_names, resolve_alia
 from tracetune.config.check import Setting, Settings, Table
 from tracetune.config.grpo_dials import EVALUATE_DIALS, GRPO_DIALS
 from tracetune.config.grpo_schema import (
+    CurriculumSettings,
     EvaluateSettings,
     GenerationSettings,
     GrpoConfig,
@@ -27,6 +28,7 @@ from tracetune.config.grpo_schema import (
 )
 from tracetune.config.schema import LoraSettings, OptimizerSettings
 from tracetune.core.errors import InputError
+from tracetune.core.labels import grade_name
 
 GRPO_KEYS = Table(GRPO_DIALS, hint="--cfg job prints every key")
 EVALUATE_KEYS = Table(EVALUATE_DIALS, hint="--cfg job prints every key")
@@ -44,9 +46,15 @@ def resolve_grpo(config: DictConfig | Mapping[str, Any], *, where: str = "config
     0.04
     """
     mistakes: list[str] = []
-    settings = GRPO_KEYS.check(plain(config), where, mistakes)
+    return settled(GRPO_KEYS.check(plain(config), where, mistakes), where, mistakes)
+
+
+def settled(settings: Settings, where: str, mistakes: list[str]) -> GrpoConfig:
+    """The configuration of checked settings, whatever table checked them. Raises InputError listing `mistakes` and
+    every contradiction."""
     _settle_checkpoint_dir(settings, mistakes)
     _settle_data(settings, mistakes)
+    _settle_curriculum(settings, mistakes)
     _settle_model(settings, where, mistakes)
     _settle_lora(settings, mistakes)
     _settle_rewards(settings, mistakes)
@@ -68,12 +76,14 @@ def resolve_evaluate(config: DictConfig | Mapping[str, Any], *, where: str = "co
 def config_mapping(config: GrpoConfig) -> dict[str, Any]:
     """The configuration in users' keys and plain JSON values; `resolve_grpo` reads it back to an equal object."""
     whole = asdict(config)
-    model, data, tracking = whole.pop("model"), whole.pop("data"), whole.pop("tracking")
-    lora = model["lora"]
+    model, tracking = whole.pop("model"), whole.pop("tracking")
+    data, lora = _listed(whole.pop("data")), model["lora"]
+    curriculum = _listed(data.pop("curriculum"))
     whole["training"] |= {**data, "log_dir": tracking.pop("log_dir")}
     return {
         **whole,
         **tracking,
+        "curriculum": curriculum,
         "model": {
             "path": model["name"],
             "lora_rank": lora and lora["r"],
@@ -90,10 +100,17 @@ def config_mapping(config: GrpoConfig) -> dict[str, Any]:
     }
 
 
+def _listed(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Tuples as the lists that YAML and JSON have in their place."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in section.items()}
+
+
 def deciding_mapping(config: GrpoConfig) -> dict[str, Any]:
     """The part of `config_mapping` that decides what a run becomes; where it is written and told is left out."""
     mapping = config_mapping(config)
-    sections = ("resume", *asdict(config.tracking))
+    sections = ["resume", *asdict(config.tracking)]
+    if config.data.curriculum.by is None:
+        sections.append("curriculum")
     training = {name: value for name, value in mapping["training"].items() if name not in _TOLD}
     return {**{name: value for name, value in mapping.items() if name not in sections}, "training": training}
 
@@ -131,8 +148,11 @@ def _settle_data(settings: Settings, mistakes: list[str]) -> None:
     """Each source has its own keys; one that would be ignored is refused."""
     found = settings.get("data.data_source")
     source = found.value if found else _DEFAULT.data.data_source
-    given = {name: settings.get(f"data.{name}") for name in ("data_path", "task", "split")}
-    for name, of in (("data_path", ("jsonl", *_HUBS)), ("task", ("builtin",)), ("split", _HUBS)):
+    files = ("jsonl", *_HUBS)
+    known = {"data_path": files, "grades": files, "topics": files, "eval_path": ("jsonl",)}
+    known |= {"task": ("builtin",), "split": _HUBS}
+    given = {name: settings.get(f"data.{name}") for name in known}
+    for name, of in known.items():
         setting = given[name]
         if setting is not None and setting.value is not None and source not in of:
             mistakes.append(f"{setting.place}: has no effect with training.data_source={source}; remove one")
@@ -143,6 +163,24 @@ def _settle_data(settings: Settings, mistakes: list[str]) -> None:
         setting = given[name]
         if setting is None or setting.value is None:
             settings[f"data.{name}"] = Setting(default if source in of else None, f"training.{name}")
+
+
+def _settle_curriculum(settings: Settings, mistakes: list[str]) -> None:
+    """Without stages no setting of theirs has an effect; topics have no natural order."""
+    given = {name: settings.get(f"data.curriculum.{name}") for name in vars(_DEFAULT.data.curriculum)}
+    by = given.pop("by")
+    changed = [
+        setting for name, setting in given.items() if setting and setting.value != vars(_DEFAULT.data.curriculum)[name]
+    ]
+    if by is None or by.value is None:
+        mistakes.extend(
+            f"{setting.place}: has no effect without curriculum.by; add it or remove one" for setting in changed
+        )
+    elif by.value == "topic" and (given["order"] is None or given["order"].value is None):
+        mistakes.append(f"{by.place}: topics have no order of their own; add curriculum.order, the easiest first")
+    elif by.value == "grade" and given["order"] and given["order"].value:
+        names = tuple(grade_name(name) for name in given["order"].value)
+        settings["data.curriculum.order"] = given["order"]._replace(value=names)
 
 
 def _settle_model(settings: Settings, where: str, mistakes: list[str]) -> None:
@@ -178,7 +216,8 @@ def _settle_rewards(settings: Settings, mistakes: list[str]) -> None:
 
 def _build(values: Mapping[str, Any]) -> GrpoConfig:
     def section(prefix: str) -> dict[str, Any]:
-        return {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{prefix}.")}
+        names = {key: key.removeprefix(f"{prefix}.") for key in values if key.startswith(f"{prefix}.")}
+        return {name: values[key] for key, name in names.items() if "." not in name}
 
     lora = {name: value for name, value in section("lora").items() if value is not None}
     prompt = {name: value for name, value in section("prompt").items() if value is not None}
@@ -190,7 +229,7 @@ def _build(values: Mapping[str, Any]) -> GrpoConfig:
         grpo=GrpoSettings(**section("grpo")),
         generation=GenerationSettings(**section("generation")),
         training=GrpoTrainingSettings(**section("training")),
-        data=GrpoDataSettings(**section("data")),
+        data=GrpoDataSettings(**section("data"), curriculum=CurriculumSettings(**section("data.curriculum"))),
         prompt=PromptSettings(**prompt),
         tracking=TrackingSettings(**section("tracking")),
     )

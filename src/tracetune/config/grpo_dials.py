@@ -9,11 +9,16 @@ from tracetune.config.dials import DTYPE, MESH, OPTIMIZER_DIALS, PROJECTIONS, RE
 from tracetune.config.kinds import (
     ANY_TEXT,
     FLAG,
+    GRADES,
+    LABEL,
+    NAMES,
     TEXT,
     Kind,
     number,
     one_of,
     optional,
+    several,
+    share_below_one,
     share_within,
     whole,
 )
@@ -78,6 +83,35 @@ _WARM = Kind("a number above 0 (greedy completions of one prompt are all equal)"
 _MODULES = Kind(f"a pattern of names or a list, covering some of {', '.join(PROJECTIONS)}", _read_modules)
 _FUNCTIONS = Kind("a list of rewards, each a built-in's name or module:function, none twice", _read_rewards)
 _WEIGHTS = Kind("a list of numbers", _read_weights)
+
+CURRICULUM_DIALS = (
+    Dial(
+        "curriculum.by",
+        "data.curriculum.by",
+        optional(one_of("grade", "difficulty", "topic")),
+        "easier problems first: what makes a stage, null for no stages",
+    ),
+    Dial(
+        "curriculum.order",
+        "data.curriculum.order",
+        optional(several(LABEL, "a list of grades, difficulties or topics, none twice")),
+        "its stages from the first, null for the natural order, which topics do not have",
+    ),
+    Dial(
+        "curriculum.promote_at",
+        "data.curriculum.promote_at",
+        _SHARE,
+        "the next stage begins at this share of right completions",
+    ),
+    Dial("curriculum.window", "data.curriculum.window", _COUNT, "over so many prompts of the stage"),
+    Dial(
+        "curriculum.max_steps_per_stage",
+        "data.curriculum.max_steps_per_stage",
+        optional(_COUNT),
+        "or after so many steps, null for never",
+    ),
+    Dial("curriculum.review", "data.curriculum.review", share_below_one(), "share of prompts from earlier stages"),
+)
 
 GRPO_DIALS = (
     Dial("backend", "backend", one_of("local", "tunix", "tinker"), "where it trains"),
@@ -182,9 +216,18 @@ GRPO_DIALS = (
         "training.task", "data.task", optional(TEXT), "the built-in task, such as `arithmetic:easy`; null is arithmetic"
     ),
     Dial("training.split", "data.split", optional(TEXT), "the part of a hub's data set, null is train"),
+    Dial("training.eval_path", "data.eval_path", optional(TEXT), "a JSONL file of problems to validate on"),
+    Dial("training.grades", "data.grades", optional(GRADES), "only problems of these grades, null for all"),
+    Dial("training.topics", "data.topics", optional(NAMES), "only problems with one of these topic tags, null for all"),
     Dial("training.train_fraction", "data.train_fraction", _SHARE, "share of the batches that is trained on"),
     Dial("training.micro_batch_size", "training.micro_batch_size", _COUNT, "prompts in a step"),
-    Dial("training.num_batches", "training.num_batches", _COUNT, "batches in an epoch, bounded by the data"),
+    Dial("training.num_steps", "training.num_steps", optional(_COUNT), "steps, null for those of the batches"),
+    Dial(
+        "training.num_batches",
+        "training.num_batches",
+        optional(_COUNT),
+        "batches in an epoch, bounded by the data; null for all of it",
+    ),
     Dial("training.num_test_batches", "training.num_test_batches", _CADENCE, "batches held out for validation"),
     Dial("training.num_epochs", "training.num_epochs", number(0, above=True), "passes over the batches"),
     Dial(
@@ -210,6 +253,7 @@ GRPO_DIALS = (
     Dial(
         "training.log_dir", "tracking.log_dir", optional(TEXT), "where TensorBoard's files go, null for the run folder"
     ),
+    *CURRICULUM_DIALS,
     # Rewards, summed.
     Dial(
         "rewards.functions",

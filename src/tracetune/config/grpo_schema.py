@@ -10,6 +10,7 @@ from tracetune.config.schema import Backend, Dtype, LoraSettings, MeshSettings, 
 
 Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo"]
 DataSource = Literal["builtin", "jsonl", "huggingface", "tfds", "kaggle"]
+CurriculumBy = Literal["grade", "difficulty", "topic"]
 InferenceConfig = Literal["greedy", "standard", "liberal"]
 
 INSTRUCTION = (
@@ -65,32 +66,57 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurriculumSettings:
+    """Easier problems first. `by` None shows all of them from the beginning; else a stage is the problems of one grade,
+    difficulty or topic, in `order`, None being the natural one.
+
+    A stage is left when the pass rate of its last `window` prompts is `promote_at`, or after `max_steps_per_stage`
+    steps; None never gives up. `review` is the share of prompts that earlier stages keep.
+    """
+
+    by: CurriculumBy | None = None
+    order: tuple[str, ...] | None = None
+    promote_at: float = 0.7
+    window: int = 64
+    max_steps_per_stage: int | None = None
+    review: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
 class GrpoDataSettings:
-    """Where problems come from; every field is written under `training.` by users.
+    """Where problems come from and in what order; all but `curriculum` is written under `training.` by users.
 
     `data_path` is the JSONL file, the repository (`openai/gsm8k`), the TFDS name or the Kaggle dataset, or its local
     copy; None is GSM8K for the last three. `task` is None but for `builtin`, `split` is None but for the last three.
-    `train_fraction` shortens training to that share of the batches; what validation sees is split off by hash.
+    `train_fraction` shortens training to that share of the batches; what validation sees is split off by hash, or is
+    the file `eval_path` beside a JSONL file. `grades` and `topics` choose problems by their labels, on both sides; of
+    topics one is enough, and None takes any.
     """
 
     data_source: DataSource = "builtin"
     data_path: str | None = None
     task: str | None = "arithmetic"
     split: str | None = None
+    eval_path: str | None = None
+    grades: tuple[str, ...] | None = None
+    topics: tuple[str, ...] | None = None
     train_fraction: float = 1.0
+    curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrpoTrainingSettings:
-    """How long and how large. A step takes `micro_batch_size` prompts; there are at most
-    `num_batches * num_iterations * train_fraction * num_epochs` steps. Cadences are in steps; 0 means never.
+    """How long and how large. A step takes `micro_batch_size` prompts; there are `num_steps` of them, or, where that
+    is None, at most `num_batches * num_iterations * train_fraction * num_epochs`. `num_batches` None is as many as the
+    problems make. Cadences are in steps; 0 means never.
 
     `num_test_batches` batches of prompts are held out for validation. `gradient_checkpointing` is that
     of supervised training. `checkpoint_dir` holds everything a resume needs; a run pointed at the same one continues.
     """
 
     micro_batch_size: int = 4
-    num_batches: int = 3738
+    num_steps: int | None = None
+    num_batches: int | None = 3738
     num_test_batches: int = 100
     num_epochs: float = 1.0
     gradient_checkpointing: Remat = False

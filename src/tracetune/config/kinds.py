@@ -112,6 +112,10 @@ def _read_grade(value: Any) -> str:
     return (good and grade_name(value)) or _refuse(value)
 
 
+def _read_label(value: Any) -> str:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _read_text(value)
+
+
 def _read_inner_path(value: Any) -> str:
     text = _read_text(value)
     parts = text.replace("\\", "/").rstrip("/").split("/")
@@ -137,5 +141,6 @@ TEXT = Kind("text", _read_text)
 ANY_TEXT = Kind("text", lambda value: value if isinstance(value, str) else _read_text(value))
 FLAG = mapped({True: True, False: False})
 NAMES = several(TEXT, "a list of names, none twice")
+LABEL = Kind("a grade or a name", _read_label)
 GRADES = several(Kind("a grade", _read_grade), "a list of grades, like [K, 1, 2], none twice")
 INNER_PATH = Kind("a path inside the run folder", _read_inner_path)

@@ -58,7 +58,7 @@ def settle(
     else:
         where, content = str(source), read_yaml(Path(source))
     settings = table.check(content, where, mistakes)
-    _override(settings, table.check(read_words(overrides, mistakes), "override", mistakes))
+    override(settings, table.check(read_words(overrides, mistakes), "override", mistakes), EXCLUSIVE)
     mistakes.extend(contradictions(settings))
     if mistakes:
         raise InputError("\n".join(mistakes))
@@ -128,10 +128,10 @@ def read_words(overrides: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
     return content
 
 
-def _override(settings: Settings, overrides: Settings) -> None:
-    """Overrides win: over the same dial, over its rival, and null over a whole section."""
+def override(settings: Settings, overrides: Settings, exclusive: Sequence[tuple[str, str]]) -> None:
+    """Overrides win: over the same dial, over its rival of an `exclusive` pair, and null over a whole section."""
     for target, setting in overrides.items():
-        rivals = {rival for pair in EXCLUSIVE if target in pair for rival in pair if rival != target}
+        rivals = {rival for pair in exclusive if target in pair for rival in pair if rival != target}
         for old in [name for name in settings if name in rivals or name.startswith(f"{target}.")]:
             if setting.value is not None or old not in rivals:
                 del settings[old]
@@ -141,11 +141,7 @@ def _override(settings: Settings, overrides: Settings) -> None:
 def contradictions(settings: Settings) -> list[str]:
     """Pairs of good values that cannot both be obeyed."""
     given = {target: setting for target, setting in settings.items() if setting.value is not None}
-    found = [
-        f"{given[second].place}: contradicts {given[first].place}; keep one"
-        for first, second in EXCLUSIVE
-        if first in given and second in given
-    ]
+    found = rivals_told(given, EXCLUSIVE)
     steps, warmup = given.get("training.num_steps"), given.get("optimizer.warmup_steps")
     if steps and warmup and warmup.value > steps.value:
         found.append(f"{warmup.place}: must not exceed the {steps.value} steps of the run, got {warmup.value}")
@@ -158,6 +154,15 @@ def contradictions(settings: Settings) -> list[str]:
             "remove this key"
         )
     return [*found, *_token_bounds(given)]
+
+
+def rivals_told(given: Settings, exclusive: Sequence[tuple[str, str]]) -> list[str]:
+    """Of each pair of which both are given, that one must go."""
+    return [
+        f"{given[second].place}: contradicts {given[first].place}; keep one"
+        for first, second in exclusive
+        if first in given and second in given
+    ]
 
 
 def _token_bounds(given: Settings) -> list[str]:

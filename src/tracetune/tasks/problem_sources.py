@@ -3,6 +3,7 @@
 Train and test share no question, whatever the source; what is left out is counted by reason.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from tracetune.config.grpo_schema import GrpoDataSettings
 from tracetune.core.errors import InputError
+from tracetune.core.labels import Wanted, labels_of
 from tracetune.core.values import Problem
 from tracetune.data.dataset_files import read_json_rows
 from tracetune.data.hub_rows import huggingface_rows, kaggle_rows, tfds_rows
@@ -36,7 +38,7 @@ class ProblemSource:
     handle; a folder stands for a local copy. `test` names the part to test on: another file of `jsonl`,
     another split of a hub; None tests on what `train_fraction` leaves. `columns` names the question's and the
     answer's, None means the usual names. `options` are the built-in task's and `seed` is its seed. None
-    problems means all there are, of a built-in task 4096 and 512.
+    problems means all there are, of a built-in task 4096 and 512. `wanted` chooses by grade and topic, on both sides.
     """
 
     kind: Kind
@@ -50,6 +52,7 @@ class ProblemSource:
     num_test: int | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Wanted = field(default_factory=Wanted)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -82,11 +85,13 @@ def source_of(settings: GrpoDataSettings, *, num_train: int | None, num_test: in
     """
     kind = settings.data_source
     counts: dict[str, Any] = {"num_train": num_train, "num_test": num_test, "seed": seed}
+    counts["wanted"] = Wanted(settings.grades, settings.topics)
     if kind == "builtin":
         return ProblemSource(kind=kind, name=settings.task or "arithmetic", **counts)
-    share = TRAIN_SHARE if num_test else 1.0
+    share = TRAIN_SHARE if num_test and settings.eval_path is None else 1.0
     if kind == "jsonl":
-        return ProblemSource(kind=kind, name=settings.data_path or "", train_fraction=share, **counts)
+        name, test = settings.data_path or "", settings.eval_path if num_test else None
+        return ProblemSource(kind=kind, name=name, test=test, train_fraction=share, **counts)
     split = settings.split or "train"
     if settings.data_path in (None, GSM8K[kind][0]):
         name, subset = GSM8K[kind]
@@ -115,9 +120,27 @@ def load_problems(source: ProblemSource) -> LoadedProblems:
 
 def _read(source: ProblemSource) -> LoadedProblems:
     main = source.name if source.kind == "jsonl" else source.split
-    test = None if source.test is None else list(_problems(source, source.test))
-    loaded = split_problems(_problems(source, main), source.train_fraction, test)
-    return keep_first(loaded, source.num_train, source.num_test)
+    others: Counter[str] = Counter()
+    test = None if source.test is None else list(_chosen(source, source.test, others))
+    loaded = split_problems(_chosen(source, main, others), source.train_fraction, test)
+    return keep_first(loaded._replace(left_out={**loaded.left_out, **others}), source.num_train, source.num_test)
+
+
+def _chosen(source: ProblemSource, part: str, others: Counter[str]) -> Iterator[Problem]:
+    """The problems of one file or split that are wanted; the others are counted. Raises InputError when there is none
+    that is."""
+    is_empty = True
+    for problem in _problems(source, part):
+        if source.wanted.takes(labels_of(problem.meta)):
+            is_empty = False
+            yield problem
+        else:
+            others[f"not of {source.wanted.told()}"] += 1
+    if is_empty:
+        name = part if source.kind == "jsonl" else source.name
+        raise InputError(
+            f"{name}: has no problem of {source.wanted.told()}; choose other grades or topics, or tag the problems"
+        )
 
 
 def _problems(source: ProblemSource, part: str) -> Iterator[Problem]:

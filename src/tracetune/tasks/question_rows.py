@@ -1,7 +1,8 @@
 """One row of any known kind to a Problem: the bare question, its gold answer, every other column as meta.
 
 `question`, `prompt` or `problem` beside `answer` or `expected_answer` stand as they are, but for a last `####`,
-after which the gold answer stands. Any other kind of training row is read as a trace: its prompt and final answer.
+after which the gold answer stands. Any other kind of training row is read as a trace: its prompt and final answer,
+of a response the one that it states.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from tracetune.core.ids import content_hash
 from tracetune.core.values import Problem
 from tracetune.data.formats import GOLD_MARK, MAX_PLAIN_ANSWER, row_to_trace
 from tracetune.data.text import THOUSANDS, same_text
+from tracetune.tasks.answers import statements
 
 QUESTIONS = ("question", "prompt", "problem")
 ANSWERS = ("expected_answer", "answer")
@@ -61,9 +63,22 @@ def _traced(row: Mapping[str, Any], where: str) -> Problem:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     prompt, answer = _text(trace.prompt, f"{where}: prompt"), _text(trace.final_answer, f"{where}: final answer")
+    gold = _stated(answer, f"{where}: response") if "response" in row else answer.strip()
     meta = trace.meta or {}
     own = {field: meta[field] for field in ("category", "difficulty") if isinstance(meta.get(field), str)}
-    return Problem(question_id(prompt), prompt, answer.strip(), **own, meta=meta)
+    return Problem(question_id(prompt), prompt, gold, **own, meta=meta)
+
+
+def _stated(answer: str, where: str) -> str:
+    """The gold answer that the end of a response states, else the end itself, when it is one short line."""
+    found = next((statement.text for statement in statements(answer) if statement.text), answer)
+    gold = found.strip().rstrip(".")
+    if not gold or "\n" in gold or len(gold) > MAX_PLAIN_ANSWER:
+        raise InputError(
+            f"{where} must end with its gold answer, after '{GOLD_MARK}', in <answer> tags or after 'Answer:', got "
+            f"{answer[-60:]!r}"
+        )
+    return gold
 
 
 def _gold(answer: str, where: str) -> str:

@@ -30,9 +30,13 @@ FUNCTIONS: dict[str, Reward] = {
         rewards.gsm8k_numeric,
     )
 }
+# The verifiers of an RLVR file, which earn 1 or 0 each.
+FUNCTIONS |= {"numeric": rewards.gsm8k_numeric, "format": rewards.right_form}
 MATH_VERIFY = "math_verify"
+# What a right answer is, by rewards that earn nothing for any other.
+ANSWER_VERIFIERS = ("numeric", "gsm8k_numeric", MATH_VERIFY)
 BUILTINS = (*FUNCTIONS, MATH_VERIFY)
-NEED_ANSWER = {"check_answer", "check_numbers", "gsm8k_numeric", MATH_VERIFY}
+NEED_ANSWER = {"check_answer", "check_numbers", *ANSWER_VERIFIERS}
 
 
 def load_function(name: str) -> Reward:

@@ -54,6 +54,11 @@ def gsm8k_numeric(prompts: Texts, completions: Texts, answer: Texts, **columns: 
     return [1.0 if grade(text, gold).correct else 0.0 for text, gold in zip(completions, answer, strict=True)]
 
 
+def right_form(prompts: Texts, completions: Texts, answer: Texts, **columns: Any) -> list[float]:
+    """1.0 when the whole completion is reasoning, anything, answer, with something in both; else 0."""
+    return [0.0 if exact_answer(completion) is None else 1.0 for completion in completions]
+
+
 def _closeness(guess: str | None, gold: str) -> float:
     if guess is None:
         return 0.0

@@ -6,7 +6,7 @@ Shapes: P prompts of a step, G completions per prompt.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from tracetune.core.errors import Diverged, InputError
 from tracetune.data.pack_groups import Branch, Group
 from tracetune.objectives.grpo import ALGORITHMS
 from tracetune.tasks.reward_set import Rewarded
+from tracetune.train.curriculum import Course, Curriculum, Draw, Turn
 from tracetune.train.prompts import Prompt, PromptStream, sampling_keys
 from tracetune.train.rollout import Rollout
 
@@ -27,12 +28,19 @@ _GIVEN = frozenset({"prompts", "completions", "answer"})
 
 
 class Place(NamedTuple):
-    """Integers that, with the seed, say everything about what is to come: `step` optimizer steps are done, `used`
-    prompts of the stream are behind, and `tokens` were sampled."""
+    """What, with the seed, says everything about what is to come: `step` optimizer steps are done, `used` prompts are
+    behind, and `tokens` were sampled. `course` is that of a curriculum, None without one."""
 
     step: int = 0
     used: int = 0
     tokens: int = 0
+    course: Course | None = None
+
+    @classmethod
+    def restored(cls, saved: Sequence[Any]) -> "Place":
+        """The place that JSON kept as a list, also one from before there was a course."""
+        step, used, tokens, *rest = saved
+        return cls(step, used, tokens, Course.restored(rest[0]) if rest and rest[0] is not None else None)
 
 
 class Timing(NamedTuple):
@@ -46,7 +54,8 @@ class Timing(NamedTuple):
 
 class GrpoInfo(NamedTuple):
     """One optimizer step, already applied. Every iteration over a batch is a step and yields; the batch's rollouts
-    come with the first, and `is_whole` is true on the last, when the state can be saved."""
+    come with the first, and `is_whole` is true on the last, when the state can be saved. `told` is what there is to
+    say about the curriculum."""
 
     place: Place
     metrics: PolicyMetrics
@@ -54,11 +63,12 @@ class GrpoInfo(NamedTuple):
     rewards: Mapping[str, float]
     timing: Timing
     is_whole: bool
+    told: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What one run of steps is made of."""
+    """What one run of steps is made of. Prompts come from the stream, or from the curriculum where there is one."""
 
     backend: PolicyBackend
     stream: PromptStream
@@ -67,13 +77,15 @@ class Recipe:
     num_prompts: int
     num_steps: int
     seed: int
+    curriculum: Curriculum | None = None
 
 
 class _Sampled(NamedTuple):
-    """The groups of one step, those that were passed over, and what finding them took."""
+    """The groups of one step, those that were passed over, what finding them took, and the course behind them."""
 
     kept: list[list[Rollout]]
     dropped: list[list[Rollout]]
+    course: Course | None
     used: int
     tokens: int
     rollout_seconds: float
@@ -85,19 +97,23 @@ def train_grpo(recipe: Recipe, start: Place = Place()) -> Iterator[GrpoInfo]:  #
 
     Raises Diverged naming the problems, the weights then being those before the step that failed.
     """
-    place = start
+    place = start if start.course or not recipe.curriculum else start._replace(course=Course())
     while place.step < recipe.num_steps:
-        sampled = _sample(recipe, place.used)
+        sampled = _sample(recipe, place)
         groups = [group for rollouts in sampled.kept if (group := _to_group(rollouts)).branches]
         told = recipe.backend.update(groups)
         rollouts = tuple(rollout for group in (*sampled.kept, *sampled.dropped) for rollout in group)
         rewards = summarise(sampled.kept, sampled.dropped)
+        if recipe.curriculum and sampled.course:
+            rewards |= recipe.curriculum.metrics(sampled.course)
         for iteration, metrics in enumerate(told):
             _check_finite(metrics, place.step + 1, sampled.kept)
             is_whole = iteration == recipe.settings.num_iterations - 1 or place.step + 1 == recipe.num_steps
-            place = Place(place.step + 1, place.used, place.tokens + (0 if iteration else sampled.tokens))
+            tokens = place.tokens + (0 if iteration else sampled.tokens)
+            place, note = place._replace(step=place.step + 1, tokens=tokens), None
             if is_whole:
-                place = place._replace(used=place.used + sampled.used)
+                turn = _turn(recipe, sampled, num_steps=iteration + 1)
+                place, note = place._replace(used=place.used + sampled.used, course=turn.course), turn.told
             first = 0.0 if iteration else 1.0
             timing = Timing(
                 first * sampled.rollout_seconds,
@@ -105,24 +121,41 @@ def train_grpo(recipe: Recipe, start: Place = Place()) -> Iterator[GrpoInfo]:  #
                 metrics.ref_seconds,
                 metrics.update_seconds,
             )
-            yield GrpoInfo(place, metrics, () if iteration else rollouts, rewards, timing, is_whole)
+            yield GrpoInfo(place, metrics, () if iteration else rollouts, rewards, timing, is_whole, note)
             if place.step == recipe.num_steps:
                 return
 
 
-def _sample(recipe: Recipe, used: int) -> _Sampled:
+def _turn(recipe: Recipe, sampled: _Sampled, *, num_steps: int) -> Turn:
+    if recipe.curriculum is None or sampled.course is None:
+        return Turn(None)
+    return recipe.curriculum.turned(sampled.course, num_steps=num_steps)
+
+
+def _draw(recipe: Recipe, used: int, course: Course | None) -> Draw:
+    """The prompts of one round."""
+    if recipe.curriculum is None or course is None:
+        prompts = [recipe.stream[index] for index in range(used, used + recipe.num_prompts)]
+        return Draw(prompts, [True] * len(prompts), None)
+    return recipe.curriculum.draw(course, recipe.num_prompts)
+
+
+def _sample(recipe: Recipe, place: Place) -> _Sampled:
     """A step's groups. With dynamic sampling (Yu et al. 2025, section 3.2) groups whose rewards are all equal give
     way to the next prompts of the stream, in at most `max_resamples` more rounds; what is then missing is made up
     with the first of those passed over."""
     kept: list[list[Rollout]] = []
     dropped: list[list[Rollout]] = []
-    begin, tokens, seconds = used, 0, [0.0, 0.0]
+    used, course, tokens, seconds = place.used, place.course, 0, [0.0, 0.0]
     rounds = 1 + (recipe.settings.max_resamples if recipe.settings.dynamic_sampling else 0)
     for _ in range(rounds):
         # Always whole rounds: a compiled sampler likes one shape.
-        indices = range(used, used + recipe.num_prompts)
-        groups, took = _roll_out(recipe, indices)
+        drawn = _draw(recipe, used, course)
+        groups, took = _roll_out(recipe, drawn.prompts, first=used)
         used += recipe.num_prompts
+        if recipe.curriculum and drawn.course:
+            of_stage = [group for group, is_fresh in zip(groups, drawn.is_fresh, strict=True) if is_fresh]
+            course = recipe.curriculum.measured(drawn.course, of_stage)
         seconds = [before + more for before, more in zip(seconds, took, strict=True)]
         tokens += sum(len(rollout.completion.tokens) for group in groups for rollout in group)
         for group in groups:
@@ -133,14 +166,16 @@ def _sample(recipe: Recipe, used: int) -> _Sampled:
     _check_earned(kept + dropped)
     missing = recipe.num_prompts - len(kept)
     kept, dropped = kept + dropped[:missing], dropped[missing:]
-    return _Sampled(kept, dropped, used - begin, tokens, seconds[0], seconds[1])
+    return _Sampled(kept, dropped, course, used - place.used, tokens, seconds[0], seconds[1])
 
 
-def _roll_out(recipe: Recipe, indices: Sequence[int]) -> tuple[list[list[Rollout]], tuple[float, float]]:
-    """The groups of some prompts of the stream with what they earned, and the seconds of sampling and of rewards."""
-    prompts = [recipe.stream[index] for index in indices]
+def _roll_out(
+    recipe: Recipe, prompts: Sequence[Prompt], *, first: int
+) -> tuple[list[list[Rollout]], tuple[float, float]]:
+    """The groups of prompts, of which `first` is the run's how-manieth, with what they earned, and the seconds of
+    sampling and of rewards."""
     size = recipe.settings.num_generations
-    keys_PG2 = np.stack([sampling_keys(recipe.seed, index, size) for index in indices])
+    keys_PG2 = np.stack([sampling_keys(recipe.seed, first + place, size) for place in range(len(prompts))])
     began = time.perf_counter()
     completions_PG = recipe.backend.sample([prompt.tokens for prompt in prompts], keys_PG2)
     sampled = time.perf_counter()

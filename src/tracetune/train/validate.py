@@ -1,8 +1,10 @@
 """How often a policy is right on problems it does not train on: strictly, nearly, and in the asked format."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from tracetune.core.labels import grade_order, labels_of
 from tracetune.core.values import Completion
 from tracetune.tasks.rewards import check_answer, check_numbers, match_format_exactly
 from tracetune.train.prompts import Prompt
@@ -39,7 +41,8 @@ class Validation(NamedTuple):
     passes: tuple[tuple[Attempt, ...], ...]
 
     def metrics(self) -> dict[str, float]:
-        """Means over prompts and passes, 0 to 1; `validation_any` counts a prompt that any pass solved."""
+        """Means over prompts and passes, 0 to 1; `validation_any` counts a prompt that any pass solved. The accuracy
+        is also that of each grade and topic."""
         attempts = [attempt for attempts in self.passes for attempt in attempts]
         judged = [attempt.verdict or Verdict(False, False, False) for attempt in attempts]
         told = {
@@ -50,7 +53,19 @@ class Validation(NamedTuple):
         }
         if len(self.passes) > 1:
             told["validation_any"] = _share([any(solved) for solved in self.solved()])
-        return told
+        return told | self._by_label()
+
+    def _by_label(self) -> dict[str, float]:
+        """The accuracy on the problems of each grade and of each topic, where problems say theirs."""
+        groups: dict[str, list[bool]] = defaultdict(list)
+        for attempt in (attempt for attempts in self.passes for attempt in attempts):
+            labels = labels_of(attempt.prompt.problem.meta)
+            names = [f"grade/{labels.grade}"] if labels.grade else []
+            for name in (*names, *(f"topic/{topic}" for topic in labels.topics)):
+                groups[name].append(attempt.verdict is not None and attempt.verdict.correct)
+        order = [f"grade/{grade}" for grade in grade_order(name[6:] for name in groups if name.startswith("grade/"))]
+        order += sorted(name for name in groups if name.startswith("topic/"))
+        return {f"validation_accuracy/{name}": _share(groups[name]) for name in order}
 
     def solved(self) -> list[tuple[bool, ...]]:
         """For each prompt, which passes were correct."""
