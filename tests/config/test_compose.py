@@ -263,7 +263,7 @@ def test_every_mistake_is_told_at_once_with_the_nearest_right_word():
         "config: grpo.num_generations: must be a whole number of at least 2 (one completion has no siblings), got 1",
         "config: generation.temperature: must be a number above 0 (greedy completions of one prompt are all equal), "
         "got 0",
-        "config: training.num_batches: must be a whole number of at least 1, got 'abc'",
+        "config: training.num_batches: must be a whole number of at least 1, or null, got 'abc'",
     ]
 
 
