@@ -5,7 +5,9 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from docs.pages.commands import commands, parameters
@@ -18,6 +20,7 @@ from tracetune.config.compose import EVALUATE, TRAIN
 from tracetune.config.distill import load_distill_config
 from tracetune.config.program import check_words
 from tracetune.config.resolve import load_sft_config
+from tracetune.config.rlvr import load_rlvr_config
 from tracetune.core.errors import InputError
 
 COMMANDS = dict(commands(app))
@@ -27,12 +30,21 @@ HYDRA = {
     "tracetune eval checkpoint": EVALUATE,
     "evaluate.py": EVALUATE,
 }
-PLAIN = {
+SCRIPTS = {
     "training/sft.py": "tracetune sft",
     "training/train_sft_tunix.py": "tracetune sft",
+    "training/distillation.py": "tracetune distill",
+    "training/rlvr.py": "tracetune rlvr",
+    "training/benchmark.py": "tracetune benchmark",
+}
+# What reads the `key=value` words of a command.
+WORDS = {
+    "tracetune sft": load_sft_config,
+    "tracetune distill": load_distill_config,
+    "tracetune rlvr": partial(load_rlvr_config, data=Path("problems.jsonl")),
 }
 # By a section that no other file has; a file without any of them is one of supervised fine-tuning.
-LOADERS = {"teacher": load_distill_config}
+LOADERS = {"teacher": load_distill_config, "verifiers": load_rlvr_config}
 SETTING = re.compile(r"[a-z_][\w.]*=.*")
 
 
@@ -63,7 +75,7 @@ def mistake(words: Sequence[str]) -> str | None:
     name, rest = " ".join(words[:depth]), words[depth:]
     if name in HYDRA:
         return _wrong_words(name, rest)
-    name = PLAIN.get(name, name)
+    name = SCRIPTS.get(name, name)
     if name.startswith("training/"):
         return None if (ROOT / name).is_file() else f"there is no {name}"
     if name not in COMMANDS:
@@ -72,7 +84,7 @@ def mistake(words: Sequence[str]) -> str | None:
     unknown = [word for word in rest if word.startswith("--") and word.partition("=")[0] not in known]
     if unknown:
         return f"{name} has no option {unknown[0]}"
-    return _wrong_settings([word for word in rest if SETTING.fullmatch(word)]) if name == "tracetune sft" else None
+    return _wrong_settings(name, [word for word in rest if SETTING.fullmatch(word)]) if name in WORDS else None
 
 
 def _wrong_words(name: str, words: Sequence[str]) -> str | None:
@@ -83,9 +95,9 @@ def _wrong_words(name: str, words: Sequence[str]) -> str | None:
     return None
 
 
-def _wrong_settings(words: Sequence[str]) -> str | None:
+def _wrong_settings(name: str, words: Sequence[str]) -> str | None:
     try:
-        load_sft_config(None, words)
+        WORDS[name](None, words)
     except InputError as error:
         return str(error)
     return None
