@@ -9,15 +9,26 @@ import pytest
 
 import tracetune
 from tracetune.backends.local import LocalBackend
+from tracetune.backends.local_policy import LocalPolicy
+from tracetune.backends.local_student import LocalStudent
+from tracetune.backends.teacher import LocalTeacher
 from tracetune.backends.tinker import TinkerBackend
 from tracetune.backends.tinker_distill import judge, unpack_taught
+from tracetune.backends.tinker_policy import TinkerPolicy
 from tracetune.backends.tinker_service import TinkerService, connected
+from tracetune.backends.tinker_student import TinkerStudent
+from tracetune.config.distill import load_distill_config
+from tracetune.config.distill_policy import policy_config
+from tracetune.config.distill_schema import DistillConfig
 from tracetune.config.schema import LoraSettings, ModelSettings, OptimizerSettings, SftConfig, TrainingSettings
-from tracetune.core.values import Batch, Example
+from tracetune.core.values import Batch, Completion, Example, Problem
 from tracetune.data.pack import make_batch
+from tracetune.engine.requests import Sampling
 from tracetune.models.load import load_model
 from tracetune.models.served import served_model
 from tracetune.objectives.distill import Distillation
+from tracetune.train.on_policy import Answer, learn_exactly, learn_sampled
+from tracetune.train.prompts import Prompt, sampling_keys
 
 TOLERANCE = 1e-4
 K = 4
@@ -119,3 +130,58 @@ def test_a_loss_that_is_not_finite_is_told():
     assert judge([one], [logprobs], Distillation(), is_whole=False).finite
     logprobs[-1, 0] = np.nan
     assert not judge([one], [logprobs], Distillation(), is_whole=False).finite
+
+
+# --- on its own answers ---
+
+
+def student_config(small_model: Path, k: int, **more: str) -> DistillConfig:
+    given = {"method": "on_policy", "teacher": {"top_k": k}, "student": {"max_tokens": 6, "num_samples": 2}}
+    shape = {"model": {"name": str(small_model), "max_length": 64, "lora": {"r": 4}}, "training": {"batch_size": 2}}
+    return load_distill_config({"backend": "tinker", **given, **shape, "optimizer": {"learning_rate": 0.05}, **more})
+
+
+@pytest.mark.slow
+def test_one_token_a_place_is_a_policy_step_by_importance_sampling(service, small_model):
+    config = policy_config(student_config(small_model, 1))
+    theirs = TinkerPolicy(service, served_model(str(small_model)), config, num_steps=4)
+    ours = LocalPolicy(load_model(str(small_model)), config, num_steps=4, longest_prompt=8)
+    sent = []
+    theirs.take_step = lambda *told, take=theirs.take_step: sent.append(told[2]) or take(*told)
+    teacher = LocalTeacher(load_model("tiny"), Sampling())
+    learn = [learn_sampled(student, teacher) for student in (theirs, ours)]
+    for step in range(2):
+        answers = said(theirs.sample(PROMPTS, keys(step)))
+        got, wanted = (each(answers) for each in learn)
+        np.testing.assert_allclose(got, wanted, rtol=TOLERANCE)
+    assert sent == ["importance_sampling"] * 2
+    # A step of the sampled tokens' credit, not one of nothing.
+    assert got.grad_norm > 0.01
+
+
+@pytest.mark.slow
+def test_several_tokens_a_place_are_the_exact_divergence(service, small_model):
+    config = student_config(small_model, 8)
+    theirs = TinkerStudent(service, served_model(str(small_model)), config, num_steps=4)
+    ours = LocalStudent(load_model(str(small_model)), config, num_steps=4, longest_prompt=8)
+    teacher = LocalTeacher(load_model("tiny"), Sampling())
+    learn = [learn_exactly(student, teacher, 8, temperature=1.0) for student in (theirs, ours)]
+    drawn = theirs.sample(PROMPTS, keys(0))
+    assert [len(group) for group in drawn] == [2, 2]
+    assert theirs.sample(PROMPTS, keys(0)) == drawn
+    for _ in range(2):
+        got, wanted = (each(said(drawn)) for each in learn)
+        np.testing.assert_allclose(got, wanted, rtol=TOLERANCE)
+    assert theirs.sample(PROMPTS, keys(0)) != drawn
+
+
+PROMPTS = [[5, 6, 7, 8], [9, 10]]
+
+
+def said(groups: list[list[Completion]]) -> list[Answer]:
+    asked = [Prompt(Problem(f"p-{place}", "", ""), "", tuple(tokens)) for place, tokens in enumerate(PROMPTS)]
+    return [Answer(place, asked[place], one) for place, group in enumerate(groups) for one in group]
+
+
+def keys(step: int) -> np.ndarray:
+    return np.stack([sampling_keys(3, 2 * step + place, 2) for place in range(len(PROMPTS))])

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from tracetune.app.backend_choice import reached, require_backend
 from tracetune.app.compile_cache import use_compile_cache
-from tracetune.app.distill_methods import METHODS, Asked, Opened
+from tracetune.app.distill_methods import METHODS, Asked
+from tracetune.app.distill_students import Opened
 from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.manifest import named
 from tracetune.app.memory import check_memory
@@ -65,9 +67,15 @@ def _distil(
 ) -> DistillResult:
     """One session of the run in `shared`; student and teacher are free when it returns."""
     notes: list[str] = []
-    with open_teacher(config, notes.append) as teacher:
+    # Whoever waits for a service says so: before the run's log is open in its notes, behind it on the screen.
+    voice = [notes.append]
+    with (
+        open_teacher(config, lambda text: voice[-1](text)) as teacher,
+        reached(config, lambda text: voice[-1](text)) as service,
+    ):
         use_compile_cache()
-        opened = Opened(config, teacher, make_mesh(config.model.mesh), home)
+        mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
+        opened = Opened(config, teacher, mesh, home, service)
         method = METHODS[config.method](opened, asked, shared.root)
         inputs = method.inputs | named(run_id)
         if done := finished(shared, inputs):
@@ -78,8 +86,10 @@ def _distil(
         with hold_run(shared.root), Reporter(out, log=shared.log) as reporter:
             for note in notes:
                 reporter.say(note)
+            voice.append(reporter.say)
             work = method.work(shared.root, reporter.say)
             result = Session(work, shared, reporter, shared.checkpoints).execute(inputs)
+            voice.append(lambda text: print(text, file=out))
         return DistillResult(result, method.asked)
 
 
@@ -87,7 +97,6 @@ def require_student(config: DistillConfig) -> None:
     """Raises InputError or Unavailable for a student that cannot be trained here."""
     if config.backend == "tunix":
         raise InputError("backend: 'tunix' cannot distil, its trainers take no teacher; set backend: local")
-    if config.backend == "tinker":
-        raise Unavailable("backend: 'tinker' does not train a student yet; set backend: local")
+    require_backend(config)
     if hosts.find_seat() is not None:
         raise Unavailable("distill: trains on all devices of one host, not on several processes; start one process")

@@ -7,25 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from jax.sharding import Mesh
-
-from tracetune.app.backend_choice import load_base, model_facts
+from tracetune.app.backend_choice import backend_facts, load_base, model_facts
 from tracetune.app.distill_prompts import read_prompts
+from tracetune.app.distill_students import Opened, open_backend, open_student
 from tracetune.app.manifest import describe_run
 from tracetune.app.row_choice import counted
 from tracetune.app.run_session import Work
-from tracetune.app.sft import Prepared, prepare
+from tracetune.app.sft import Prepared, check_service, prepare
 from tracetune.app.teacher_answers import teacher_rows
 from tracetune.app.teacher_scores import TeacherScores
 from tracetune.app.teachers import check_teacher
+from tracetune.app.tinker_bill import student_estimate
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data
-from tracetune.backends.local import LocalBackend
-from tracetune.backends.local_policy import LocalPolicy
-from tracetune.backends.local_student import LocalStudent, objective_of
 from tracetune.backends.protocol import Backend
-from tracetune.backends.teacher import Teacher
 from tracetune.config.distill import distill_mapping, to_yaml
-from tracetune.config.distill_policy import policy_config
 from tracetune.config.distill_schema import DistillConfig
 from tracetune.core.durable import write_durably
 from tracetune.core.errors import InputError
@@ -33,6 +28,7 @@ from tracetune.core.values import Batch, Example
 from tracetune.data.render import TrainingRow, render_prompt
 from tracetune.data.rows import read_training_rows
 from tracetune.models.model import Model
+from tracetune.models.served import ServedModel, num_tokens
 from tracetune.train.distill import Judge, Taught, judged_by
 from tracetune.train.info import Position, StepInfo
 from tracetune.train.on_policy import Learn, OnPolicy, Sampler, distill_on_policy, learn_exactly, learn_sampled
@@ -42,15 +38,6 @@ from tracetune.train.sft import train_sft
 Say = Callable[[str], None]
 # What a sequence run learns from, so that it goes on with the same rows whatever becomes of the teacher.
 ROWS_FILE = "teacher_rows.jsonl"
-
-
-class Opened(NamedTuple):
-    """What every method needs."""
-
-    config: DistillConfig
-    teacher: Teacher
-    mesh: Mesh | None
-    home: Path | None
 
 
 class Asked(NamedTuple):
@@ -104,7 +91,7 @@ class _Sequence:
 
     def prepare(self, notes: list[str]) -> None:
         notes.append(self._told)
-        self._prepared = prepare(self._opened.config, self._data, self._eval_data, notes, mesh=self._opened.mesh)
+        self._prepared = _prepared(self._opened, self._data, self._eval_data, notes)
 
     def work(self, folder: Path, say: Say) -> Work:
         del say
@@ -121,7 +108,7 @@ class _Sequence:
                 eval_every=self._opened.config.training.eval_every,
             )
 
-        return _work(self._opened, prepared, partial(_open_local, self._opened, prepared), steps)
+        return _work(self._opened, prepared, partial(open_backend, self._opened, prepared), steps)
 
 
 class _Logit:
@@ -139,11 +126,10 @@ class _Logit:
         return sum(scores.asked for scores in self._scores)
 
     def prepare(self, notes: list[str]) -> None:
-        self._prepared = prepare(self._opened.config, self._data, self._eval_data, notes, mesh=self._opened.mesh)
+        self._prepared = _prepared(self._opened, self._data, self._eval_data, notes)
         model = self._prepared.model
         check_teacher(self._opened.config, self._opened.teacher.tokenizer, model.tokenizer)
-        assert isinstance(model, Model), "the student is of this process"
-        self._k = min(self._opened.config.teacher.top_k, model.arch.vocab_size)
+        self._k = min(self._opened.config.teacher.top_k, num_tokens(model))
 
     def work(self, folder: Path, say: Say) -> Work:
         del folder
@@ -160,7 +146,7 @@ class _Logit:
                 eval_every=opened.config.training.eval_every,
             )
 
-        return _work(opened, prepared, partial(_open_local, opened, prepared, distils=True), steps)
+        return _work(opened, prepared, partial(open_backend, opened, prepared, distils=True), steps)
 
     def _eval_batches(self, say: Say) -> Sequence[Batch]:
         held_out = self._prepared.held_out
@@ -194,7 +180,6 @@ class _OnPolicy:
     def prepare(self, notes: list[str]) -> None:
         config = self._opened.config
         model = load_base(config, mesh=self._opened.mesh)
-        assert isinstance(model, Model), "the student is of this process"
         check_teacher(config, self._opened.teacher.tokenizer, model.tokenizer)
         self._model, self._prompts = model, self._fitting(model, notes)
         training = config.training
@@ -205,6 +190,13 @@ class _OnPolicy:
             f"{len(self._prompts)} prompts, {self._num_steps} steps of {self._per_step} prompts with "
             f"{config.student.num_samples} answers"
         )
+        if self._opened.service is not None:
+            self._opened.service.check_length(self._longest + config.student.max_tokens, "a prompt with its answer")
+            notes.append(student_estimate(self._opened.service, config, self._num_steps))
+
+    @property
+    def _longest(self) -> int:
+        return max(len(prompt.tokens) for prompt in self._prompts)
 
     def work(self, folder: Path, say: Say) -> Work:
         del folder, say
@@ -223,24 +215,29 @@ class _OnPolicy:
             )
             return distill_on_policy(recipe, start)
 
-        described = {**model_facts(model), "teacher": _teacher_facts(self._opened), "num_prompts": len(self._prompts)}
-        return Work(config.training, to_yaml(config), described, self._num_steps, self._open_student, steps)
+        described = {**_described(self._opened, model), "num_prompts": len(self._prompts)}
+        return Work(
+            config.training,
+            to_yaml(config),
+            described,
+            self._num_steps,
+            self._open_student,
+            steps,
+            self._opened.service,
+        )
 
     def _open_student(self) -> Sampler:
-        config, longest = self._opened.config, max(len(prompt.tokens) for prompt in self._prompts)
-        kind = partial(LocalPolicy, self._model, policy_config(config))
-        if config.teacher.top_k > 1:
-            kind = partial(LocalStudent, self._model, config)
-        return kind(num_steps=self._num_steps, longest_prompt=longest, mesh=self._opened.mesh)
+        longest, num_steps = self._longest, self._num_steps
+        return open_student(self._opened, self._model, num_steps=num_steps, longest_prompt=longest)
 
     def _learn(self, student: Any) -> Learn:
         config, teacher = self._opened.config, self._opened.teacher
         if config.teacher.top_k == 1:
             return learn_sampled(student, teacher)
-        k = min(config.teacher.top_k, self._model.arch.vocab_size)
+        k = min(config.teacher.top_k, num_tokens(self._model))
         return learn_exactly(student, teacher, k, temperature=config.distillation.temperature)
 
-    def _fitting(self, model: Model, notes: list[str]) -> list[Prompt]:
+    def _fitting(self, model: Model | ServedModel, notes: list[str]) -> list[Prompt]:
         """Prompts that leave room for an answer; others are left out with a count, or refused."""
         config = self._opened.config
         room = config.model.max_length - config.student.max_tokens
@@ -286,30 +283,33 @@ def _teacher_facts(opened: Opened) -> dict[str, str]:
     return {"model": opened.config.teacher.model, "identity": opened.teacher.identity}
 
 
+def _described(opened: Opened, model: Model | ServedModel) -> dict[str, Any]:
+    return {**model_facts(model), **backend_facts(opened.config), "teacher": _teacher_facts(opened)}
+
+
 def _work(
     opened: Opened,
     prepared: Prepared,
     open_backend: Callable[[], Backend],
     steps: Callable[[Any, Position], Iterator[StepInfo]],
 ) -> Work:
-    described = {
-        **model_facts(prepared.model),
-        "teacher": _teacher_facts(opened),
-        "num_examples": len(prepared.plan.examples),
-    }
-    return Work(opened.config.training, to_yaml(opened.config), described, prepared.num_steps, open_backend, steps)
-
-
-def _open_local(opened: Opened, prepared: Prepared, *, distils: bool = False) -> Backend:
-    assert isinstance(prepared.model, Model), "the student is of this process"
-    return LocalBackend(
-        prepared.model,
-        opened.config,
-        num_steps=prepared.num_steps,
-        max_segment=prepared.max_segment,
-        mesh=prepared.mesh,
-        distillation=objective_of(opened.config) if distils else None,
+    described = {**_described(opened, prepared.model), "num_examples": len(prepared.plan.examples)}
+    return Work(
+        opened.config.training,
+        to_yaml(opened.config),
+        described,
+        prepared.num_steps,
+        open_backend,
+        steps,
+        opened.service,
     )
+
+
+def _prepared(opened: Opened, data: TrainingData, eval_data: TrainingData | None, notes: list[str]) -> Prepared:
+    """The student and its rows; what a service's bill may come to is told in `notes`."""
+    prepared = prepare(opened.config, data, eval_data, notes, mesh=opened.mesh)
+    notes += check_service(opened.service, opened.config, prepared)
+    return prepared
 
 
 def _row_line(row: TrainingRow) -> str:

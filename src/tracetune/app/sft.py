@@ -112,7 +112,7 @@ def _train(
     notes: list[str] = []
     with reached(config, notes.append) as service:
         prepared = prepare(config, rows, eval_rows, notes, mesh=mesh)._replace(service=service)
-        notes += _check_service(service, config, prepared)
+        notes += check_service(service, config, prepared)
         with own_folder(shared) as folder, hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
             for note in notes:
                 reporter.say(note)
@@ -122,7 +122,7 @@ def _train(
             return result._replace(folder=shared.root, checkpoint=shared.final)
 
 
-def _check_service(service: TinkerService | None, config: SftConfig, prepared: Prepared) -> list[str]:
+def check_service(service: TinkerService | None, config: SftConfig, prepared: Prepared) -> list[str]:
     """What a service's bill may come to. Raises InputError for examples that are too long for its model."""
     if service is None:
         return []

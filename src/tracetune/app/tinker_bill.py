@@ -6,6 +6,8 @@ from typing import Any
 from tracetune.app.tinker_prices import AS_OF, CACHED_SHARE, Tokens, bill
 from tracetune.app.workload import policy_tokens
 from tracetune.backends.tinker_service import HOSTED, TinkerService
+from tracetune.config.distill_policy import policy_config
+from tracetune.config.distill_schema import DistillConfig
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.schema import SftConfig
 from tracetune.train.steps import StepPlan
@@ -17,7 +19,10 @@ def supervised_tokens(config: SftConfig, plan: StepPlan, num_steps: int, eval_to
     # The last step is evaluated whatever the cadence.
     num_evals = (num_steps // every if every else 0) + (1 if not every or num_steps % every else 0)
     per_epoch = sum(len(plan.examples[index].tokens) - 1 for index in plan.drawn(0))
-    return Tokens(eval_tokens * num_evals, 0, round(per_epoch * num_steps / len(plan.epoch(0))))
+    trained = round(per_epoch * num_steps / len(plan.epoch(0)))
+    # What a teacher said is compared with what the student says before each step.
+    read = trained if isinstance(config, DistillConfig) and config.method == "logit" else 0
+    return Tokens(eval_tokens * num_evals + read, 0, trained)
 
 
 def estimate(model: str, url: str, tokens: Tokens) -> str:
@@ -34,6 +39,13 @@ def estimate(model: str, url: str, tokens: Tokens) -> str:
 def policy_estimate(service: TinkerService, config: GrpoConfig, num_steps: int) -> str:
     """The same of a GRPO run, at the lengths that its settings allow."""
     return estimate(service.offer.name, service.where, Tokens(*policy_tokens(config, num_steps)))
+
+
+def student_estimate(service: TinkerService, config: DistillConfig, num_steps: int) -> str:
+    """The same of a student that is taught on its own answers."""
+    tokens = Tokens(*policy_tokens(policy_config(config), num_steps))
+    read = tokens.train if config.teacher.top_k > 1 else 0
+    return estimate(service.offer.name, service.where, tokens._replace(prefill=tokens.prefill + read))
 
 
 def spent(service: TinkerService | None) -> dict[str, Any]:

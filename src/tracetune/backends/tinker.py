@@ -11,7 +11,7 @@ from tracetune.backends.tinker_service import TinkerService
 from tracetune.backends.tinker_state import Passage, TinkerState
 from tracetune.config.schema import SftConfig
 from tracetune.core.values import Batch
-from tracetune.models.served import ServedModel
+from tracetune.models.served import ServedModel, num_tokens
 from tracetune.objectives.distill import Distillation
 
 
@@ -71,8 +71,7 @@ class TinkerBackend(TinkerState):
         return StepMetrics(judged.loss, norm, rate, num_targets)
 
     def _judge(self, batches: Sequence[Batch], objective: Distillation) -> tuple[list[Taught], Judged]:
-        arch = self.model.arch
-        vocab_size = self.model.tokenizer.vocab_size if arch is None else arch.vocab_size
+        vocab_size = num_tokens(self.model)
         taught = [one for batch in batches for one in unpack_taught(batch, vocab_size)]
         logprobs = self.measure([one.passage for one in taught])
         is_whole = taught[0].teacher_TK.shape[1] >= vocab_size

@@ -10,6 +10,7 @@ from tracetune.models.arch import Arch, arch_to_hf
 from tracetune.models.describe import describe
 from tracetune.models.hf import CONFIG, read_object
 from tracetune.models.hub import locate
+from tracetune.models.model import Model
 from tracetune.models.tiny import tiny_arch, tiny_tokenizer
 from tracetune.models.tokenizer import Tokenizer
 
@@ -38,6 +39,11 @@ def served_model(name: str) -> ServedModel:
             f"{adapter.base_of(folder)}"
         )
     return ServedModel(name, Tokenizer.from_folder(folder), read_object(folder / CONFIG), _arch(folder))
+
+
+def num_tokens(model: Model | ServedModel) -> int:
+    """How many ids its head has: those of its tokenizer, where nothing else is known."""
+    return model.tokenizer.vocab_size if model.arch is None else model.arch.vocab_size
 
 
 def _arch(folder: Path) -> Arch | None:
