@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import tracetune
 from tracetune.app.distill import run_distill
+from tracetune.app.distill_dry_run import dry_run
 from tracetune.app.runs import read_metrics
 from tracetune.config.distill import load_distill_config
 from tracetune.core.errors import InputError
@@ -104,6 +106,23 @@ def test_the_sampled_token_alone_is_a_policy_step(url, small_model, sums, tmp_pa
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert min(row["grad_norm"] for row in rows) > 0
     assert "teacher: tokens of tiny that the service counts: " in said
+
+
+def test_a_rehearsal_says_what_is_handed_over_and_asks_nobody(small_model, sums, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:9")
+    counts = {}
+    for method, more in (("logit", {}), ("sequence", {}), ("on_policy", {"student": {"max_tokens": 6}})):
+        given = settings(small_model, sums, method, backend="tinker", **more)
+        told = dry_run(load_distill_config(given), output=tmp_path / "run").facts
+        assert "time" not in told
+        counts[method] = re.findall(r"([\d,]+) tokens to read, ([\d,]+) to sample, ([\d,]+) to train on", told["cost"])
+    # Three steps of four rows: each example is read once more where a divergence is learnt, and no answer is longer
+    # than asked.
+    ((read, drawn, trained),) = counts["logit"]
+    assert read == trained
+    assert (read, drawn) != ("0", "0")
+    assert counts["sequence"][0][:2] == ("0", "0")
+    assert counts["on_policy"][0][1] == str(3 * 4 * 4 * 6)
 
 
 def test_what_a_service_cannot_learn_is_refused_before_a_folder_is_made(url, small_model, sums, tmp_path):

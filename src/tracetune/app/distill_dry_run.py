@@ -9,19 +9,21 @@ from tracetune.app.blueprint import blueprint
 from tracetune.app.datasets import TokenView
 from tracetune.app.distill import require_student
 from tracetune.app.distill_prompts import read_prompts
-from tracetune.app.dry_run import SHOWN_ROWS, DryRun, estimate, guess_steps, tokenizer_of
+from tracetune.app.dry_run import SHOWN_ROWS, DryRun, estimate, guess_steps, served_facts, tokenizer_of, told_bill
 from tracetune.app.examples import first_examples
 from tracetune.app.memory import with_shape
 from tracetune.app.plan import told_time
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.app.sft import output_folder
 from tracetune.app.teachers import check_teacher
+from tracetune.app.tinker_bill import student_tokens
 from tracetune.app.training_data import read_training_data
 from tracetune.config.distill import to_yaml
 from tracetune.config.distill_schema import DistillConfig
 from tracetune.core.values import Example
 from tracetune.data.render import render_prompt
 from tracetune.data.show import token_spans
+from tracetune.models.served import served_model
 from tracetune.models.tokenizer import Tokenizer
 
 
@@ -38,7 +40,9 @@ def dry_run(
     require_student(config)
     folder = RunFolder(output_folder(config, output), config.output)
     manifest = read_manifest(folder.manifest)
-    student = tokenizer_of(blueprint(config.model.name).folder)
+    is_here = config.backend != "tinker"
+    name = config.model.name
+    student = tokenizer_of(blueprint(name).folder) if is_here else served_model(name).tokenizer
     notes: list[str] = []
     if config.method == "logit":
         rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
@@ -84,8 +88,8 @@ def _teacher_told(config: DistillConfig, student: Tokenizer) -> str:
 
 
 def _cost(config: DistillConfig, examples: Sequence[Example], count: float, *, pad_id: int) -> dict[str, str]:
-    """Of the student's updates; what the teacher computes and what is sampled come on top."""
-    shaped, arch = with_shape(config)
+    """Of the student's updates; what the teacher computes and what is sampled come on top, but a service's bill has
+    both of the student's."""
     training = config.training
     if config.method == "on_policy":
         per_step = training.batch_size * training.gradient_accumulation_steps
@@ -93,6 +97,13 @@ def _cost(config: DistillConfig, examples: Sequence[Example], count: float, *, p
     else:
         answers = count * (config.teacher.num_samples if config.method == "sequence" else 1)
         steps = training.num_steps or guess_steps(config, list(examples), answers)
+    if config.backend == "tinker":
+        on_own = config.method == "on_policy"
+        told = (
+            told_bill(config, student_tokens(config, steps)) if on_own else served_facts(config, list(examples), steps)
+        )
+        return {"student": told.pop("model"), "steps": f"{steps:,}", **told}
+    shaped, arch = with_shape(config)
     longest = max(len(example.tokens) - 1 for example in examples)
     cost = estimate(shaped, arch, list(examples), longest=longest, pad_id=pad_id)
     on_top = "sampling and the teacher come on top" if config.method == "on_policy" else "the teacher comes on top"

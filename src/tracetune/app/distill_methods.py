@@ -17,7 +17,7 @@ from tracetune.app.sft import Prepared, check_service, prepare
 from tracetune.app.teacher_answers import teacher_rows
 from tracetune.app.teacher_scores import TeacherScores
 from tracetune.app.teachers import check_teacher
-from tracetune.app.tinker_bill import student_estimate
+from tracetune.app.tinker_bill import estimate, student_tokens
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data
 from tracetune.backends.protocol import Backend
 from tracetune.config.distill import distill_mapping, to_yaml
@@ -190,9 +190,9 @@ class _OnPolicy:
             f"{len(self._prompts)} prompts, {self._num_steps} steps of {self._per_step} prompts with "
             f"{config.student.num_samples} answers"
         )
-        if self._opened.service is not None:
-            self._opened.service.check_length(self._longest + config.student.max_tokens, "a prompt with its answer")
-            notes.append(student_estimate(self._opened.service, config, self._num_steps))
+        if (service := self._opened.service) is not None:
+            service.check_length(self._longest + config.student.max_tokens, "a prompt with its answer")
+            notes.append(estimate(service.offer.name, service.where, student_tokens(config, self._num_steps)))
 
     @property
     def _longest(self) -> int:

@@ -21,6 +21,7 @@ from tracetune.app.run_session import check_same
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.app.sft import output_folder
 from tracetune.app.tinker_bill import estimate as bill_told
+from tracetune.app.tinker_bill import trained_tokens
 from tracetune.app.tinker_prices import Tokens
 from tracetune.app.training_data import TrainingData, read_eval_rows, read_training_data
 from tracetune.app.workload import work_of
@@ -95,7 +96,7 @@ def dry_run(
     if is_here:
         cost = _local_facts(config, examples, num_steps, longest=longest, pad_id=tokenizer.pad_id)
     else:
-        cost = _served_facts(config, examples, num_steps)
+        cost = served_facts(config, examples, num_steps)
     facts = {
         "model": cost.pop("model"),
         "rows": _rows_told(rows, eval_rows),
@@ -122,12 +123,16 @@ def _local_facts(
     }
 
 
-def _served_facts(config: SftConfig, examples: list[Example], num_steps: int) -> dict[str, str]:
+def served_facts(config: SftConfig, examples: list[Example], num_steps: int) -> dict[str, str]:
     """Of a run by a service, which is not asked."""
     mean = sum(len(example.tokens) - 1 for example in examples) / len(examples)
     per_row = config.model.max_length if config.model.packing else mean
     rows = config.training.batch_size * config.training.gradient_accumulation_steps
-    tokens = Tokens(0, 0, round(num_steps * rows * per_row))
+    return told_bill(config, trained_tokens(config, round(num_steps * rows * per_row)))
+
+
+def told_bill(config: SftConfig, tokens: Tokens) -> dict[str, str]:
+    """The same, of known `tokens`."""
     name = resolve_alias(config.model.name)
     return {"model": name, "memory": "none here", "cost": bill_told(name, without_key(service_url()), tokens)}
 

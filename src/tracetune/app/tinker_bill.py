@@ -19,10 +19,14 @@ def supervised_tokens(config: SftConfig, plan: StepPlan, num_steps: int, eval_to
     # The last step is evaluated whatever the cadence.
     num_evals = (num_steps // every if every else 0) + (1 if not every or num_steps % every else 0)
     per_epoch = sum(len(plan.examples[index].tokens) - 1 for index in plan.drawn(0))
-    trained = round(per_epoch * num_steps / len(plan.epoch(0)))
-    # What a teacher said is compared with what the student says before each step.
-    read = trained if isinstance(config, DistillConfig) and config.method == "logit" else 0
-    return Tokens(eval_tokens * num_evals + read, 0, trained)
+    tokens = trained_tokens(config, round(per_epoch * num_steps / len(plan.epoch(0))))
+    return tokens._replace(prefill=tokens.prefill + eval_tokens * num_evals)
+
+
+def trained_tokens(config: SftConfig, count: int) -> Tokens:
+    """Training on `count` tokens; what a teacher said of them is first compared with what the student says."""
+    is_judged = isinstance(config, DistillConfig) and config.method == "logit"
+    return Tokens(count if is_judged else 0, 0, count)
 
 
 def estimate(model: str, url: str, tokens: Tokens) -> str:
@@ -41,11 +45,11 @@ def policy_estimate(service: TinkerService, config: GrpoConfig, num_steps: int) 
     return estimate(service.offer.name, service.where, Tokens(*policy_tokens(config, num_steps)))
 
 
-def student_estimate(service: TinkerService, config: DistillConfig, num_steps: int) -> str:
-    """The same of a student that is taught on its own answers."""
+def student_tokens(config: DistillConfig, num_steps: int) -> Tokens:
+    """What a student that is taught on its own answers hands over, at the lengths that its settings allow."""
     tokens = Tokens(*policy_tokens(policy_config(config), num_steps))
     read = tokens.train if config.teacher.top_k > 1 else 0
-    return estimate(service.offer.name, service.where, tokens._replace(prefill=tokens.prefill + read))
+    return tokens._replace(prefill=tokens.prefill + read)
 
 
 def spent(service: TinkerService | None) -> dict[str, Any]:
