@@ -338,7 +338,8 @@ def test_a_benchmark_over_http_gives_the_checkpoints_own_answers(here, tmp_path)
         {"id": "turn", "evaluation": "tutor", "prompt": "What is 9 + 8?", "expected_answer": "17", "grade": 2},
     ]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    common: dict[str, Any] = {"datasets": [str(tmp_path / "mine.jsonl")], "max_tokens": 8}
+    # The server's own number of slots: what is compiled is compiled once.
+    common: dict[str, Any] = {"datasets": [str(tmp_path / "mine.jsonl")], "max_tokens": 8, "batch_size": SLOTS}
     local = benchmark(ModelSubject("tiny"), output=tmp_path / "local", **common)
     settings = EndpointSettings(url=here.url, model="tiny")
     remote = benchmark(EndpointSubject(settings), output=tmp_path / "remote", **common)

@@ -109,13 +109,31 @@ def test_when_every_answer_failed_the_files_say_so_and_the_outcome_too(tmp_path)
 
 @pytest.mark.parametrize(
     ("said", "reason"),
-    [(Said(status=503), "HTTP 503"), (Said(body=b"<html>"), "not JSON"), (Said(body=b'{"ch', drop=3), "ProtocolError")],
+    [
+        (Said(status=503), "HTTP 503"),
+        (Said(status=429, headers={"Retry-After": "0"}), "HTTP 429"),
+        (Said(status=401), "OPENAI_API_KEY"),
+        (Said(body=b"<html>"), "not JSON"),
+        (Said(body=b'{"ch', drop=3), "ProtocolError"),
+        (Said(body=b" " * 100, pause=0.05), "no whole reply within 0.1 s"),
+    ],
 )
 def test_an_endpoint_that_only_errs_stops_the_benchmark_with_its_reason(tmp_path, said, reason):
     sets = written(tmp_path / "sums.jsonl", SUMS)
     with endpoint(said) as seen, pytest.raises(StorageError, match=f"3 failures in a row.*{reason}"):
-        benchmark(at(seen.url, give_up_after=3), output=tmp_path / "out", datasets=[sets])
+        benchmark(at(seen.url, give_up_after=3, timeout=0.1), output=tmp_path / "out", datasets=[sets])
     assert not (tmp_path / "out/benchmark_results.json").exists()
+
+
+def test_a_rate_limited_endpoint_is_waited_for(tmp_path):
+    sets = written(tmp_path / "sums.jsonl", SUMS)
+
+    def limited(body, number):
+        return right(body, number) if number else Said(status=429, headers={"Retry-After": "0.02"})
+
+    with endpoint(limited) as seen:
+        done = benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets])
+    assert (done.results["answered"], done.results["failed"], done.results["tries"]) == (10, 0, 20)
 
 
 KILLED = """
@@ -360,6 +378,7 @@ def test_the_command_ends_with_1_when_everything_failed_or_something_got_worse(t
         assert run("--endpoint", seen.url, "--output-dir", str(tmp_path / "failed"))[0] == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_asked_greedily_and_a_second_run_asks_nothing(tmp_path, small_model):
     sets = written(tmp_path / "sums.jsonl", [*SUMS[:3], TURN, WORD])
     said: list[str] = []

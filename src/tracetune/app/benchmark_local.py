@@ -1,11 +1,10 @@
 """A model of this machine as a benchmark's subject: prompts as its own run showed them, greedy answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tracetune.app.benchmark_files import ANSWERS
-from tracetune.app.benchmark_subjects import TUTOR, Asked, Asking, Person, clean, facts_of
+from tracetune.app.benchmark_subjects import TUTOR, Asked, Asking, clean, facts_of
 from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.evaluate import prompting_of
 from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
@@ -20,10 +19,10 @@ from tracetune.models.model import Model
 BATCHES_AT_ONCE = 2
 
 
-class LocalModel(Person):
+class LocalModel:
     """A model of this machine, loaded; answers come batch by batch."""
 
-    def __init__(self, name: str, asking: Asking, folder: Path, say: Any) -> None:
+    def __init__(self, name: str, asking: Asking, folder: Path, say: Callable[[str], None]) -> None:
         use_compile_cache()
         self._model = load_model(name)
         # The manifest of the run around a model says how prompts are shown to it.
@@ -34,7 +33,10 @@ class LocalModel(Person):
             facts |= {"system": self._system(None), "prompt_template": self._prompting.prompt_template}
         if self._prompting.instruction:
             facts["instruction"] = self._prompting.instruction
-        super().__init__(Asked(self._model.name, None, facts))
+        self.asked = Asked(self._model.name, None, facts)
+
+    def items(self) -> None:
+        """It can be asked anything."""
 
     def answers(self, items: Sequence[BenchmarkItem]) -> Iterator[BenchmarkAnswer]:
         step = BATCHES_AT_ONCE * self._asking.batch_size

@@ -4,9 +4,9 @@ Everyone is asked greedily. Tutoring and safety items come with a system turn th
 model's own run has one; a `{question}` endpoint has its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tracetune.app.recorded_answers import read_recorded
 from tracetune.backends.endpoint import Ask, Endpoint, EndpointSettings, Reply
@@ -65,22 +65,21 @@ class Asked(NamedTuple):
     facts: dict[str, Any]
 
 
-class Person:
+class Person(Protocol):
     """A subject that is ready: its facts, and its answers to items as they come."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    asked: Asked
 
-    def answers(self, items: Sequence[BenchmarkItem]) -> Iterator[BenchmarkAnswer]:
+    def answers(self, items: Sequence[BenchmarkItem], /) -> Iterator[BenchmarkAnswer]:
         """One answer an item, in any order."""
-        raise NotImplementedError
+        ...
 
     def items(self) -> tuple[BenchmarkItem, ...] | None:
         """What it was asked, where that is recorded; None for one that can be asked anything."""
-        return None
+        ...
 
 
-def ready(subject: Subject, asking: Asking, folder: Path, say: Any) -> Person:
+def ready(subject: Subject, asking: Asking, folder: Path, say: Callable[[str], None]) -> Person:
     """Load or read the subject. Raises what its kind raises for one that cannot be asked."""
     if isinstance(subject, ModelSubject):
         # An endpoint needs no engine.
@@ -92,12 +91,15 @@ def ready(subject: Subject, asking: Asking, folder: Path, say: Any) -> Person:
     return _Record(subject)
 
 
-class _Service(Person):
+class _Service:
     def __init__(self, settings: EndpointSettings, asking: Asking) -> None:
         place = place_of(settings.url, settings.kind)
         self._settings, self._asking = settings, asking
         name = settings.model or place.shown
-        super().__init__(Asked(name, place.shown, {"model": settings.model, "kind": place.kind, **facts_of(asking)}))
+        self.asked = Asked(name, place.shown, {"model": settings.model, "kind": place.kind, **facts_of(asking)})
+
+    def items(self) -> None:
+        """It can be asked anything."""
 
     def answers(self, items: Sequence[BenchmarkItem]) -> Iterator[BenchmarkAnswer]:
         by_id = {item.id: item for item in items}
@@ -112,10 +114,10 @@ class _Service(Person):
         return Ask(item.id, (*turns, Message("user", item.prompt)), options)
 
 
-class _Record(Person):
+class _Record:
     def __init__(self, subject: RecordedSubject) -> None:
         model, self._answers = read_recorded(subject.path, subject.model)
-        super().__init__(Asked(model, None, {"answers": subject.path.name, "model": model}))
+        self.asked = Asked(model, None, {"answers": subject.path.name, "model": model})
 
     def items(self) -> tuple[BenchmarkItem, ...]:
         return tuple(answer.item for answer in self._answers)
