@@ -35,6 +35,9 @@ def test_failed_answers_are_not_kept_and_a_later_answer_wins(tmp_path):
     assert kept_answers(tmp_path) == {"a/2": answer("2", "Answer: \u2028 6")}
     write_answers(tmp_path, [answer("1", None), answer("2")])
     assert read_answers(tmp_path / ANSWERS) == (answer("1", None), answer("2"))
+    # An editor that takes the last newline away takes no answer away.
+    (tmp_path / ANSWERS).write_bytes((tmp_path / ANSWERS).read_bytes().rstrip())
+    assert len(read_answers(tmp_path / ANSWERS)) == 2
     rows = [json.loads(line) for line in (tmp_path / ANSWERS).read_text().splitlines()]
     assert rows[1]["verdicts"] == {
         "numeric_match_accuracy": True,

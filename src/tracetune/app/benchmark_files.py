@@ -6,7 +6,7 @@ answer: the item, what came back, and, once all are there, the verdicts.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -50,33 +50,57 @@ def kept_answers(folder: Path) -> dict[str, BenchmarkAnswer]:
     path = folder / ANSWERS
     if not path.is_file():
         return {}
-    return {answer.item.id: answer for answer in _rows(path, torn_end=True) if answer.response is not None}
+    answers = (_answer(row, where) for where, row in rows_of(path))
+    return {answer.item.id: answer for answer in answers if answer.response is not None}
 
 
 @contextmanager
 def appending(folder: Path) -> Iterator[Append]:
-    """Answers are added to the file one by one; what a kill tore off is cut first."""
-    path = folder / ANSWERS
+    """Answers are added to the folder's file one by one."""
+    with appending_rows(folder / ANSWERS) as put:
+        yield lambda answer: put(_row(answer))
+
+
+@contextmanager
+def appending_rows(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Rows are added one by one, each in a single write; what a kill tore off is cut first. Raises StorageError."""
     try:
         _cut_torn_end(path)
         with path.open("ab", buffering=0) as file:
-            yield lambda answer: _put(file.fileno(), _line(answer))
+            yield lambda row: _put(file.fileno(), _line(row))
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"{path}: cannot be written ({error.strerror}); free space and run again") from error
 
 
+def rows_of(path: Path, *, torn_end: bool = True) -> Iterator[tuple[str, Any]]:
+    """`file:line` and value of every row, but for a last one without its newline where a kill may have torn it.
+
+    Raises InputError for a row that is not JSON.
+    """
+    for record in read_records(path):
+        if torn_end and not record.closed:
+            return
+        where = f"{path}:{record.line}"
+        try:
+            yield where, parse_json(record.data or b"")
+        except InputError as error:
+            raise InputError(f"{where}: {error}; mend the row, or choose another --output-dir") from error
+
+
 def write_answers(folder: Path, answers: Sequence[BenchmarkAnswer]) -> None:
     """The finished file: one row an item, in the order of the items, with its verdicts."""
-    write_durably(folder / ANSWERS, b"".join(_line(answer, verdicts=judge(answer)) for answer in answers))
+    write_durably(folder / ANSWERS, b"".join(_line(_row(answer) | {"verdicts": judge(answer)}) for answer in answers))
 
 
 def read_answers(path: Path) -> tuple[BenchmarkAnswer, ...]:
     """Every answer of a finished file. Raises NotFound, and InputError by file and line."""
     if not path.is_file():
         raise NotFound(f"{path}: no such answers; a benchmark writes them beside {RESULTS}")
-    answers = {answer.item.id: answer for answer in _rows(path, torn_end=False)}
+    answers = {
+        answer.item.id: answer for answer in (_answer(row, where) for where, row in rows_of(path, torn_end=False))
+    }
     if not answers:
         raise InputError(f"{path}: holds no answer; run the benchmark first")
     return tuple(answers.values())
@@ -106,20 +130,13 @@ def _put(descriptor: int, line: bytes) -> None:
         raise OSError(0, "only a part was written")
 
 
-def _line(answer: BenchmarkAnswer, **more: Any) -> bytes:
-    row = {**asdict(answer.item), **{name: getattr(answer, name) for name in _ANSWER_FIELDS}, **more}
+def _row(answer: BenchmarkAnswer) -> dict[str, Any]:
+    return {**asdict(answer.item), **{name: getattr(answer, name) for name in _ANSWER_FIELDS}}
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
     # ASCII only: many readers of one row a line break lines at U+2028.
     return (json.dumps(row, allow_nan=False) + "\n").encode()
-
-
-def _rows(path: Path, *, torn_end: bool) -> Iterator[BenchmarkAnswer]:
-    for record in read_records(path):
-        if torn_end and not record.closed:
-            return
-        where = f"{path}:{record.line}"
-        if record.data is None:
-            raise InputError(f"{where}: the row is too large")
-        yield _answer(parse_json(record.data), where)
 
 
 def _answer(row: Any, where: str) -> BenchmarkAnswer:

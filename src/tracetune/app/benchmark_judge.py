@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tracetune.app.benchmark_files import appending_rows, rows_of
 from tracetune.app.benchmark_results import told
 from tracetune.backends.endpoint import Ask, Endpoint, EndpointSettings
 from tracetune.core.benchmark import RATES, BenchmarkAnswer, Part, Verdicts
 from tracetune.core.ids import content_hash
 from tracetune.core.results import Accuracy
 from tracetune.core.values import Message
-from tracetune.data.records import read_records
 from tracetune.evals.calibration import Labelled, errors, labelled_answers
 from tracetune.evals.statistics import wilson
 
@@ -85,13 +85,12 @@ def _verdicts(settings: EndpointSettings, answers: Sequence[BenchmarkAnswer], pa
     by_key = {_key(answer): answer for answer in answers}
     asks = [_ask(key, answer) for key, answer in by_key.items() if key not in known]
     found: dict[str, Verdicts | None] = dict.fromkeys(by_key)
-    with Endpoint(settings) as endpoint, path.open("a", encoding="utf-8") as file:
+    with Endpoint(settings) as endpoint, appending_rows(path) as put:
         for reply in endpoint.ask_all(asks):
             said = None if reply.told is None else _read(reply.told.text)
             if said is not None:
                 known[reply.id] = said
-                file.write(json.dumps({"key": reply.id, "said": said}) + "\n")
-                file.flush()
+                put({"key": reply.id, "said": said})
     for key, answer in by_key.items():
         if key in known:
             found[key] = _as_verdicts(answer, known[key])
@@ -101,8 +100,7 @@ def _verdicts(settings: EndpointSettings, answers: Sequence[BenchmarkAnswer], pa
 def _kept(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
-    rows = (json.loads(record.data) for record in read_records(path) if record.closed and record.data is not None)
-    return {row["key"]: row["said"] for row in rows}
+    return {row["key"]: row["said"] for _, row in rows_of(path)}
 
 
 def _key(answer: BenchmarkAnswer) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from tracetune.core.benchmark import FAILED, RATES, BenchmarkAnswer, BenchmarkItem, Part, Verdicts
+from tracetune.core.benchmark import FAILED, LABELS, RATES, BenchmarkAnswer, BenchmarkItem, Direction, Part, Verdicts
 from tracetune.core.results import Accuracy, EvalItem, EvalResult
 from tracetune.core.values import Score
-from tracetune.evals.metrics import Direction, Metric
+from tracetune.evals.metrics import Metric
 from tracetune.evals.statistics import wilson
 from tracetune.tasks.answers import first_sentence, last_line, statements
 from tracetune.tasks.grading import grade
@@ -22,7 +22,6 @@ from tracetune.tasks.reward_numbers import normalised
 from tracetune.tasks.tutoring_rules import asks_next_step, reveals
 
 NEAR = Fraction(1, 10)
-UNGRADED_GRADE = 8  # the grade that words are judged by where an item has none
 
 
 def _verdict_of(name: str) -> Callable[[EvalItem, Mapping[str, Any]], float | None]:
@@ -40,7 +39,7 @@ def _metric(name: str, label: str, direction: Direction) -> Metric:
 
 METRICS: tuple[Metric, ...] = (
     *(_metric(*rate) for rates in RATES.values() for rate in rates),
-    _metric(FAILED, "no answer obtained", "lower"),
+    _metric(FAILED, LABELS[FAILED], "lower"),
 )
 
 
@@ -84,11 +83,10 @@ def _judge_math(item: BenchmarkItem, response: str) -> Verdicts:
 
 
 def _judge_tutor(item: BenchmarkItem, response: str) -> Verdicts:
-    level = UNGRADED_GRADE if item.grade is None else item.grade
     return {
         "no_answer_reveal_rate": not reveals(response, item.expected_answer, item.prompt),
         "socratic_step_rate": asks_next_step(response, item.prompt),
-        "appropriate_level_rate": fits_grade(response, level, item.prompt),
+        "appropriate_level_rate": fits_grade(response, item.grade or 0, item.prompt),
     }
 
 
