@@ -63,3 +63,11 @@ def test_what_failed_has_no_verdict_but_that():
     found = judge(BenchmarkAnswer(item=item, response=None, error="gone"))
     assert found.pop(FAILED) is True
     assert set(found.values()) == {None}
+
+
+@pytest.mark.parametrize("tag", ["think", "reasoning"])
+def test_what_a_tutor_thinks_is_not_what_the_student_reads(tag):
+    item = BenchmarkItem(id="a/1", part="tutor", dataset="a", prompt="What is 9 + 8?", expected_answer="17", grade=2)
+    thought = f"<{tag}>It is 17. Is it?</{tag}> What is 9 + 1?"
+    assert judge(BenchmarkAnswer(item=item, response=thought))["no_answer_reveal_rate"] is True
+    assert judge(BenchmarkAnswer(item=item, response=thought.replace("/", "")))["no_answer_reveal_rate"] is False
