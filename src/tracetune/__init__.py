@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         register_evalset,
     )
     from tracetune.app.demo import demo
+    from tracetune.app.distill import run_distill
     from tracetune.app.doctor import doctor
     from tracetune.app.evaluate import evaluate
     from tracetune.app.experiment_baseline import measure_baseline
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tracetune.app.split import split_file
     from tracetune.app.tag import tag_file, tag_problem
     from tracetune.config.compose import compose_grpo
+    from tracetune.config.distill import load_distill_config
     from tracetune.config.resolve import load_sft_config
     from tracetune.config.rlvr import load_rlvr_config
     from tracetune.tasks.grading import grade
@@ -57,6 +59,7 @@ _HOMES = {
     "ingest": "app.ingest",
     "list_datasets": "app.datasets",
     "local_tinker": "api.tinker_server",
+    "load_distill_config": "config.distill",
     "load_rlvr_config": "config.rlvr",
     "load_sft_config": "config.resolve",
     "make_traces": "app.ingest",
@@ -67,6 +70,7 @@ _HOMES = {
     "register_evalset": "app.datasets",
     "report": "app.report",
     "reproduce": "app.reproduce",
+    "run_distill": "app.distill",
     "run_grpo": "app.grpo",
     "run_rlvr": "app.rlvr",
     "run_sft": "app.sft",
@@ -92,6 +96,7 @@ __all__ = [
     "grade",
     "ingest",
     "list_datasets",
+    "load_distill_config",
     "load_rlvr_config",
     "load_sft_config",
     "local_tinker",
@@ -103,6 +108,7 @@ __all__ = [
     "register_evalset",
     "report",
     "reproduce",
+    "run_distill",
     "run_grpo",
     "run_rlvr",
     "run_sft",

@@ -4,6 +4,7 @@ Killed at any moment and run again, it ends with the same weights and metrics as
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -20,6 +21,7 @@ from tracetune.app.run_session import RunResult, Session, finished
 from tracetune.app.runs import RunFolder, hold_run
 from tracetune.app.sft import output_folder
 from tracetune.app.teachers import open_teacher
+from tracetune.backends.teacher import Teacher
 from tracetune.config.distill_schema import DistillConfig
 from tracetune.core.errors import InputError, Unavailable
 from tracetune.engine import hosts
@@ -44,11 +46,12 @@ def run_distill(
     home: Path | None = None,
     stream: TextIO | None = None,
     run_id: str | None = None,
+    teacher: Teacher | None = None,
 ) -> DistillResult:
     """Distil, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log. A run that has
     finished ends with its benchmark where one is asked for.
 
-    Raises InputError when teacher and student do not share what the method needs, and otherwise what `run_sft`
+    `teacher` teaches instead of the one that the configuration names. Raises InputError when teacher and student do not share what the method needs, and otherwise what `run_sft`
     raises. Nothing is written to `output` before teacher, rows and model are read.
     """
     require_student(config)
@@ -56,26 +59,35 @@ def run_distill(
     check_benchmark(config.benchmark)
     out = stream or sys.stderr
     with kept_readme(shared.root):
-        result = _distil(config, Asked(data, dataset, max_samples), shared, out, home=home, run_id=run_id)
+        result = _distil(
+            config, Asked(data, dataset, max_samples), shared, out, home=home, run_id=run_id, teacher=teacher
+        )
         if result.run.status != "interrupted":
             end_with_benchmark(shared, config.benchmark, config.model.name, out, home)
         return result
 
 
 def _distil(
-    config: DistillConfig, asked: Asked, shared: RunFolder, out: TextIO, *, home: Path | None, run_id: str | None
+    config: DistillConfig,
+    asked: Asked,
+    shared: RunFolder,
+    out: TextIO,
+    *,
+    home: Path | None,
+    run_id: str | None,
+    teacher: Teacher | None,
 ) -> DistillResult:
     """One session of the run in `shared`; student and teacher are free when it returns."""
     notes: list[str] = []
     # Whoever waits for a service says so: before the run's log is open in its notes, behind it on the screen.
     voice = [notes.append]
     with (
-        open_teacher(config, lambda text: voice[-1](text)) as teacher,
+        nullcontext(teacher) if teacher else open_teacher(config, lambda text: voice[-1](text)) as given,
         reached(config, lambda text: voice[-1](text)) as service,
     ):
         use_compile_cache()
         mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
-        opened = Opened(config, teacher, mesh, home, service)
+        opened = Opened(config, given, mesh, home, service)
         method = METHODS[config.method](opened, asked, shared.root)
         inputs = method.inputs | named(run_id)
         if done := finished(shared, inputs):
