@@ -51,8 +51,9 @@ def run_distill(
     """Distil, or go on with the run in `output`; progress goes to `stream` (stderr) and the run's log. A run that has
     finished ends with its benchmark where one is asked for.
 
-    `teacher` teaches instead of the one that the configuration names. Raises InputError when teacher and student do not share what the method needs, and otherwise what `run_sft`
-    raises. Nothing is written to `output` before teacher, rows and model are read.
+    `teacher` teaches instead of the one that the configuration names. Raises InputError when teacher and student do
+    not share what the method needs, and otherwise what `run_sft` raises. Nothing is written to `output` before
+    teacher, rows and model are read.
     """
     require_student(config)
     shared = RunFolder(output_folder(config, output), config.output)
