@@ -12,6 +12,7 @@ from tracetune.models.candidates import candidate_shares
 from tracetune.objectives.distill import Distillation
 from tracetune.objectives.grpo import Counts
 
+pytestmark = pytest.mark.slow
 ROWS, LENGTH, WIDTH, VOCAB = 2, 6, 8, 23
 RNG = np.random.default_rng(0)
 HIDDEN = jnp.asarray(RNG.normal(size=(ROWS, LENGTH, WIDTH)), jnp.float32)
@@ -123,7 +124,6 @@ def test_the_rest_is_exact_where_the_candidates_leave_almost_nothing():
     assert expected.min() < -20  # where 1 - p is 0 in float32
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_vocabulary_times_the_tokens():
     tokens, vocab, k = 2048, 16_384, 8
     shapes = [
