@@ -11,11 +11,11 @@ from tracetune.app.rlvr import run_rlvr
 from tracetune.app.rlvr_dry_run import rehearse_rlvr
 from tracetune.app.runs import read_metrics
 from tracetune.config.rlvr import RlvrRun, load_rlvr_config
-from tracetune.core.errors import InputError, NotFound
+from tracetune.core.errors import Conflict, InputError, NotFound
 from tracetune.core.values import Completion, Problem
 from tracetune.tasks.reward_set import load_rewards
 from tracetune.train.prompts import Prompt
-from tracetune.train.validate import validate
+from tracetune.train.validate import change_told, validate
 
 ROWS = [
     {"question": f"{n} + {n}?", "answer": str(2 * n), "grade": ("K", 1)[n % 2], "topic_tags": ["sums", f"t{n % 3}"]}
@@ -114,7 +114,7 @@ def test_a_rehearsal_shows_prompts_stages_and_cost_and_writes_nothing(problems, 
 def test_a_rehearsal_refuses_what_the_run_would_refuse(problems, tmp_path):
     with pytest.raises(NotFound, match=r"gone\.jsonl: no such file"):
         rehearse_rlvr(load(tmp_path / "gone.jsonl").config, tmp_path / "run")
-    with pytest.raises(InputError, match=r"tinker cannot obey these settings: .*model\.lora_rank"):
+    with pytest.raises(InputError, match=r"tinker cannot obey these settings: .*model\.peft_config\.r"):
         rehearse_rlvr(load(problems, backend="tinker").config, tmp_path / "run")
     with pytest.raises(InputError, match="--output: no run folder"):
         run_rlvr(load(problems))
@@ -122,11 +122,22 @@ def test_a_rehearsal_refuses_what_the_run_would_refuse(problems, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_has_its_checkpoints_inside_and_says_its_stage(problems, small_model, tmp_path):
-    run = load(
-        problems, tmp_path / "run", curriculum={"by": "grade", "window": 2}, model={"base_model": str(small_model)}
-    )
+    model = {"base_model": str(small_model)}
+    run = load(problems, tmp_path / "run", curriculum={"by": "grade", "window": 2}, model=model)
     result = run_rlvr(run, stream=io.StringIO())
     assert (result.status, result.num_steps) == ("finished", 2)
     assert (tmp_path / "run" / "checkpoints").is_dir()
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["curriculum_stage"] == 1
     assert run_rlvr(run, stream=io.StringIO()).status == "already finished"
+    rehearse_rlvr(run.config, tmp_path / "run")
+    other = load(problems, tmp_path / "run", curriculum={"by": "grade", "window": 3}, model=model)
+    with pytest.raises(Conflict, match=r"curriculum\.window was 2, is 3"):
+        rehearse_rlvr(other.config, tmp_path / "run")
+
+
+def test_the_end_of_a_run_says_how_each_grade_changed():
+    first, last = ({f"validation_accuracy/grade/{grade}": share for grade in ("K", "3")} for share in (0.25, 0.5))
+    rows = [{"loss": 1.0}, {"validation_accuracy": 0.25, **first}, {}, {"validation_accuracy": 0.5, **last}]
+    assert change_told(rows) == "validation by grade, first → last: K 25% → 50%, 3 25% → 50%"
+    assert change_told(rows[:3]) is None
+    assert change_told([{"validation_accuracy": 0.1}, {"validation_accuracy": 0.2}]) is None

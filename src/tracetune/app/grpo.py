@@ -55,7 +55,7 @@ from tracetune.train.curriculum import Curriculum
 from tracetune.train.grpo import GrpoInfo, Place, Recipe, train_grpo
 from tracetune.train.health import onsets
 from tracetune.train.prompts import PromptStream
-from tracetune.train.validate import validate
+from tracetune.train.validate import change_told, validate
 
 RECIPE = "grpo_v1"
 POINTER = "run.json"
@@ -374,7 +374,10 @@ class _Run:
 
     def _finish(self, backend: PolicyBackend) -> GrpoResult:
         backend.export(self.folder.final)
-        result = read_metrics(self.folder.metrics)[-1]
+        rows = read_metrics(self.folder.metrics)
+        result = rows[-1]
+        if told := change_told(rows):
+            self.reporter.say(told)
         self.manifest |= {"result": result, "files": folder_hashes(self.folder.final)}
         return GrpoResult(self.folder.root, "finished", result["step"], result, self.folder.final)
 

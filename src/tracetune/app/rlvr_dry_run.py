@@ -9,10 +9,11 @@ from tracetune.app.backend_choice import check_backend_arch, require_backend
 from tracetune.app.blueprint import blueprint
 from tracetune.app.datasets import TokenView
 from tracetune.app.dry_run import SHOWN_ROWS, DryRun
-from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems
+from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems, train_facts
 from tracetune.app.plan import facts, plan
+from tracetune.app.run_session import check_same
 from tracetune.app.runs import RunFolder, read_manifest
-from tracetune.config.grpo import to_yaml
+from tracetune.config.grpo import deciding_mapping, to_yaml
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.grpo_steps import num_grpo_steps
 from tracetune.config.schema import OutputSettings
@@ -36,7 +37,11 @@ def rehearse_rlvr(config: GrpoConfig, output: Path) -> DryRun:
     prompts = make_prompts(config, loaded, tokenizer, notes.append)
     curriculum = curriculum_of(config, prompts)
     num_steps = num_grpo_steps(config, num_problems=len(prompts.train))
-    manifest = read_manifest(RunFolder(output, OutputSettings()).manifest)
+    folder = RunFolder(output, OutputSettings())
+    manifest = read_manifest(folder.manifest)
+    if manifest is not None:
+        data = {"data": train_facts(prompts, curriculum), "eval_data": prompts.validation_facts}
+        check_same(folder, manifest, {"training_config": deciding_mapping(config), **data})
     told = {
         "problems": _problems_told(prompts),
         **({} if curriculum is None else {"stages": curriculum.told()}),

@@ -54,7 +54,8 @@ def _not_possible(config: SftConfig | GrpoConfig) -> Iterator[str]:
     lora = config.model.lora
     if lora is None:
         rank = "model.lora.r" if isinstance(config, SftConfig) else "model.lora_rank"
-        yield f"{rank} must be set, since the service trains adapters only, got none"
+        in_file = "" if isinstance(config, SftConfig) else " (model.peft_config.r in an RLVR file)"
+        yield f"{rank} must be set{in_file}, since the service trains adapters only, got none"
     else:
         yield from _odd_adapter(lora)
     if isinstance(config, GrpoConfig):

@@ -1,8 +1,8 @@
 """How often a policy is right on problems it does not train on: strictly, nearly, and in the asked format."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from tracetune.core.labels import grade_order, labels_of
 from tracetune.core.values import Completion
@@ -11,6 +11,7 @@ from tracetune.train.prompts import Prompt
 
 # What `check_answer` gives for an answer that equals the gold, and for one within a tenth of it.
 _EQUAL, _NEAR = 1.5, 0.5
+_BY_GRADE = "validation_accuracy/grade/"
 
 
 class Answerer(Protocol):
@@ -100,6 +101,19 @@ def _judge(prompts: Sequence[Prompt], said: Sequence[Completion]) -> list[Attemp
         verdict = Verdict(correct, correct or answer >= _NEAR, form > 0)
         attempts.append(Attempt(prompt, completion, None if completion.stop_reason == "error" else verdict))
     return attempts
+
+
+def change_told(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What the first and the last validation of a run's metrics say of each grade; None where there are no two, or no
+    grades."""
+    measured = [row for row in rows if "validation_accuracy" in row]
+    names = [name for name in measured[0] if name.startswith(_BY_GRADE)] if len(measured) > 1 else []
+    told = [
+        f"{name.removeprefix(_BY_GRADE)} {measured[0][name]:.0%} → {measured[-1][name]:.0%}"
+        for name in names
+        if name in measured[-1]
+    ]
+    return f"validation by grade, first → last: {', '.join(told)}" if told else None
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
