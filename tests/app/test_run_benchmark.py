@@ -91,7 +91,8 @@ def test_a_run_ends_with_the_comparison_of_base_and_tuned(finished, small_model)
 
 def test_a_finished_benchmark_is_not_asked_again(tree):
     place = find(tree / "experiments", "sft_001")
-    before = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    files = [path for path in place.folder.rglob("*") if path.is_file() and path.name not in (".lock", "train.log")]
+    before = {path: path.read_bytes() for path in files}
     assert train(place, tree / "home").status == "already finished"
     assert {path: path.read_bytes() for path in before} == before
 
@@ -135,6 +136,20 @@ def test_a_benchmark_can_be_added_to_a_finished_run_and_is_no_part_of_what_was_t
     shutil.rmtree(place.folder / "benchmark_base")
     assert train(place, tree / "home").status == "already finished"
     assert '"max_tokens": 5' in (place.folder / "request.json").read_text()
+
+
+def test_another_benchmark_to_compare_with_can_be_named_afterwards(tree):
+    place = find(tree / "experiments", "sft_001")
+    other = Path(shutil.copytree(place.folder / "benchmark_base", tree / "other"))
+    results = json.loads((other / "benchmark_results.json").read_text())
+    (other / "benchmark_results.json").write_text(json.dumps({**results, "model_name": "another"}))
+    config = load_sft_config(place.folder / "training_config.yaml", [f"benchmark.compare={other}"])
+    before = (place.folder / "benchmark_results.json").read_bytes()
+    run_sft(config, home=tree / "home", stream=io.StringIO())
+    comparison = read_experiment(place).comparison
+    assert comparison is not None
+    assert comparison.baseline == "another"
+    assert (place.folder / "benchmark_results.json").read_bytes() == before
 
 
 def test_a_baseline_of_the_same_tree_stands_for_the_base_model(tree, settings, items, small_model):

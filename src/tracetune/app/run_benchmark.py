@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TextIO
 
 from tracetune.app.benchmark import ModelSubject, benchmark, compare_benchmarks
-from tracetune.app.benchmark_files import COMPARISON, RESULTS, read_json
+from tracetune.app.benchmark_files import RESULTS, read_json
 from tracetune.app.benchmark_results import items_hash
 from tracetune.app.evaluate import Prompting, prompting_of
 from tracetune.app.experiment_standing import stand
 from tracetune.app.experiments import model_slug, place_of_folder, tree_of
 from tracetune.app.progress import Reporter
-from tracetune.app.runs import RunFolder, read_manifest
+from tracetune.app.runs import RunFolder, hold_run, read_manifest
 from tracetune.config.benchmark import BenchmarkSettings
 from tracetune.core.errors import InputError, NotFound, Unavailable
 from tracetune.engine import hosts
@@ -41,23 +41,20 @@ def check_benchmark(settings: BenchmarkSettings) -> int:
 def end_with_benchmark(
     folder: RunFolder, settings: BenchmarkSettings, base: str, out: TextIO, home: Path | None = None
 ) -> None:
-    """Measure the trained model of a finished run, and compare; nothing is asked twice, and nothing when all is there.
+    """Measure the trained model of a finished run, and compare; what was answered before is not asked again.
 
     `base` is the model that the run started from. Raises what the benchmark raises; InputError when not one answer
     was obtained.
     """
-    if not settings.is_asked or _is_done(folder.root, settings):
+    if not settings.is_asked:
         return
     place = place_of_folder(folder.root)
-    with Reporter(out, log=folder.log) as reporter:
-        reporter.say("benchmark: the trained model answers")
-        called = place.name if place else folder.root.name
-        _measure(ModelSubject(str(folder.final)), folder.root, settings, reporter, model_name=called)
-        if settings.compare is not None:
-            before = Path(settings.compare)
-        else:
-            before = _known_baseline(folder, base, settings) or _measure_base(folder, base, settings, reporter)
-        compared = compare_benchmarks(before, folder.root, folder.root).numbers
+    with hold_run(folder.root), Reporter(out, log=folder.log) as reporter:
+        if not _answers_all(folder.root, settings):
+            reporter.say("benchmark: the trained model answers")
+            called = place.name if place else folder.root.name
+            _measure(ModelSubject(str(folder.final)), folder.root, settings, reporter, model_name=called)
+        compared = compare_benchmarks(_before(folder, settings, base, reporter), folder.root, folder.root).numbers
         reporter.say(
             f"benchmark: {len(compared['improvements'])} better, {len(compared['regressions'])} worse, "
             f"{len(compared['unchanged'])} not told apart from {compared['baseline']['model_name']}"
@@ -66,12 +63,17 @@ def end_with_benchmark(
         stand(place, home)
 
 
-def _measure_base(folder: RunFolder, base: str, settings: BenchmarkSettings, reporter: Reporter) -> Path:
-    """The base model's own benchmark, asked as the run asks."""
-    reporter.say(f"benchmark: the base model {base} answers")
-    subject = ModelSubject(base, shown_as=folder.root)
-    _measure(subject, folder.root / BASE_FOLDER, settings, reporter, model_name=base)
-    return folder.root / BASE_FOLDER
+def _before(folder: RunFolder, settings: BenchmarkSettings, base: str, reporter: Reporter) -> Path:
+    """The benchmark to compare with: the one that is named, the tree's baseline, or the base model's own, asked as the
+    run asks."""
+    known = Path(settings.compare) if settings.compare else _known_baseline(folder, base, settings)
+    if known is not None:
+        return known
+    own = folder.root / BASE_FOLDER
+    if not _answers_all(own, settings):
+        reporter.say(f"benchmark: the base model {base} answers")
+        _measure(ModelSubject(base, shown_as=folder.root), own, settings, reporter, model_name=base)
+    return own
 
 
 def _measure(
@@ -88,10 +90,6 @@ def _measure(
     )
     if outcome.all_failed:
         raise InputError(f"{output}: benchmark: not one answer was obtained; the run itself is finished and whole")
-
-
-def _is_done(root: Path, settings: BenchmarkSettings) -> bool:
-    return (root / COMPARISON).is_file() and _answers_all(root, settings)
 
 
 def _answers_all(root: Path, settings: BenchmarkSettings) -> bool:
