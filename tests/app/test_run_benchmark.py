@@ -15,11 +15,13 @@ from tracetune.app.experiment_standing import stand
 from tracetune.app.experiment_views import compare_lines
 from tracetune.app.experiments import Place, find
 from tracetune.app.leaderboard import leaderboard
+from tracetune.app.rlvr import run_rlvr
 from tracetune.app.run_benchmark import check_benchmark
 from tracetune.app.sft import SftResult, run_sft
 from tracetune.config.benchmark import BenchmarkSettings
 from tracetune.config.distill import load_distill_config
 from tracetune.config.resolve import load_sft_config
+from tracetune.config.rlvr import load_rlvr_config
 from tracetune.core.errors import Conflict, InputError, NotFound, Unavailable
 
 pytestmark = pytest.mark.slow
@@ -214,3 +216,30 @@ def test_a_distillation_ends_with_the_comparison_of_student_and_distilled(settin
     assert (experiment.status, experiment.comparison.baseline) == ("finished", small_model.name)
     assert experiment.run is not None
     assert experiment.run.data == "sums.jsonl"
+
+
+def test_an_rlvr_run_is_asked_behind_its_instruction_and_so_is_its_base(settings, small_model, tmp_path, home):
+    problems, path = tmp_path / "problems.jsonl", tmp_path / "rlvr.json"
+    problems.write_text("".join(json.dumps({"question": f"{n}+{n}?", "answer": str(2 * n)}) + "\n" for n in range(20)))
+    asked = {
+        "model": {"base_model": str(small_model)},
+        "data": {"train_file": str(problems)},
+        "benchmark": settings["benchmark"],
+        "prompt": {"instruction": "Add."},
+        "grpo": {"num_generations": 2},
+        "generation": {"max_new_tokens": 4},
+        "training": {"batch_size": 2, "num_steps": 1, "num_eval_batches": 0},
+    }
+    path.write_text(json.dumps(asked))
+    place = new_experiment("rlvr", "from answers", config=path, root=tmp_path / "experiments")
+    assert place.title == "rlvr/rlvr_001_from_answers"
+    run = load_rlvr_config(place.folder / "training_config.yaml")
+    assert run_rlvr(run, stream=io.StringIO()).folder == place.folder
+    assert run_rlvr(run, stream=io.StringIO()).status == "already finished"
+    experiment = read_experiment(place)
+    assert experiment.comparison is not None
+    assert (experiment.status, experiment.model) == ("finished", str(small_model).rpartition("/")[2])
+    for folder in (place.folder, place.folder / "benchmark_base"):
+        assert json.loads((folder / "request.json").read_text())["instruction"] == "Add."
+    assert stand(place) == stand(place, home)
+    assert "| reward mean |" in (place.folder / "README.md").read_text()

@@ -78,7 +78,8 @@ def test_every_key_of_the_trees_is_a_dial_and_every_dial_stands_in_its_tree():
         content = OmegaConf.to_container(composed(name), resolve=True)
         return {key for key, _ in leaves(content)}
 
-    assert keys("config") == {dial.key for dial in GRPO_DIALS}
+    # A word alone stands for the suite.
+    assert keys("config") | {"benchmark"} == {dial.key for dial in GRPO_DIALS}
     assert keys("evaluate") == {dial.key for dial in EVALUATE_DIALS}
 
 
@@ -420,3 +421,28 @@ def test_the_number_of_steps_is_the_contracts_product_bounded_by_the_data():
 def test_several_values_for_a_word_of_hydras_own_are_no_settings_of_one_run(word):
     (told,) = mistakes(word)
     assert "Ambiguous value" in told or "requires --multirun" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), (None, (), 512)),
+        (("benchmark=quick",), ("quick", (), 512)),
+        (("benchmark.suite=standard", "benchmark.max_tokens=9"), ("standard", (), 9)),
+        (("benchmark={suite: quick, datasets: [safety]}",), ("quick", ("safety",), 512)),
+        (("benchmark.datasets=[k12]",), (None, ("k12",), 512)),
+    ],
+)
+def test_a_benchmark_is_chosen_by_a_word_or_by_its_keys(words, expected):
+    config = compose_grpo(words)
+    asked = config.tracking.benchmark
+    assert (asked.suite, asked.datasets, asked.max_tokens) == expected
+    assert resolve_grpo(config_mapping(config)) == config
+    assert "benchmark" not in deciding_mapping(config)
+
+
+def test_what_a_benchmark_is_to_be_like_needs_one():
+    with pytest.raises(InputError, match=r"benchmark\.max_tokens: has no effect without benchmark\.suite"):
+        compose_grpo(["benchmark.max_tokens=9"])
+    with pytest.raises(InputError, match="must be 'quick' or 'standard'"):
+        compose_grpo(["benchmark=quik"])

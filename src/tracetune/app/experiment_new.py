@@ -13,7 +13,9 @@ from tracetune.app.experiment_readme import write_readme
 from tracetune.app.experiment_record import read_experiment
 from tracetune.app.experiments import BY_WORD, CONFIG_FILE, ROOT, Place, claim, write_new
 from tracetune.config.distill import distill_mapping, load_distill_config
+from tracetune.config.grpo import deciding_mapping
 from tracetune.config.resolve import config_mapping, load_sft_config, read_yaml, to_yaml
+from tracetune.config.rlvr import load_rlvr_config
 from tracetune.config.schema import SftConfig
 from tracetune.core.errors import InputError
 
@@ -39,10 +41,15 @@ def _distillation(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     return distill_mapping(load_distill_config(content, where=where))
 
 
+def _rlvr(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    return deciding_mapping(load_rlvr_config(content, where=where).config)
+
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "sft": Recipe(_sft, "training/sft.py", lambda: to_yaml(SftConfig())),
         "distillation": Recipe(_distillation, "training/distillation.py"),
+        "rlvr": Recipe(_rlvr, "training/rlvr.py"),
     }
 )
 

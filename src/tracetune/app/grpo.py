@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from tracetune.app.backend_choice import backend_facts, load_base, model_facts, reached, require_backend
 from tracetune.app.compile_cache import use_compile_cache
+from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems, train_facts
 from tracetune.app.manifest import (
     begin_manifest,
@@ -30,6 +31,7 @@ from tracetune.app.manifest import (
 from tracetune.app.memory import check_memory
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.rollouts import drop_after, write_rollouts
+from tracetune.app.run_benchmark import check_benchmark, end_with_benchmark
 from tracetune.app.run_session import check_same
 from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
 from tracetune.app.stop import StopRequest, stop_requests
@@ -91,12 +93,24 @@ def run_grpo(
     config: GrpoConfig, *, output: Path, stream: TextIO | None = None, run_id: str | None = None
 ) -> GrpoResult:
     """Train, or go on with the run whose checkpoints are in `training.checkpoint_dir`; it keeps its own run folder,
-    and an id of its own unless `run_id` gives one.
+    and an id of its own unless `run_id` gives one. A run that has finished ends with its benchmark where one is asked
+    for.
 
     Raises Conflict when those are another run's, or another process trains there; Diverged when the loss is not
     finite; InputError when no completion of a step could be rewarded; and what reading problems, rewards and model
     raises. Nothing is written before all of them are read.
     """
+    asked, out = config.tracking.benchmark, stream or sys.stderr
+    check_benchmark(asked)
+    with kept_readme(output):
+        result = _run(config, output, out, run_id)
+        if result.status != "interrupted":
+            end_with_benchmark(RunFolder(result.folder, OutputSettings()), asked, config.model.name, out)
+        return result
+
+
+def _run(config: GrpoConfig, output: Path, out: TextIO, run_id: str | None) -> GrpoResult:
+    """One session of the run; everything it held is free when it returns."""
     require_backend(config)
     if hosts.find_seat() is not None:
         raise Unavailable(
@@ -104,7 +118,6 @@ def run_grpo(
             "model.mesh_shape for its devices"
         )
     mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
-    out = stream or sys.stderr
     checkpoints = _checkpoint_root(config)
     if config.resume == "never":
         # From here on it is a run like any other, and its config.yaml says where its checkpoints are.

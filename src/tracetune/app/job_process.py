@@ -115,6 +115,7 @@ def _train_grpo(store: Store, job: Job) -> bool:
         job.run.spec, job.model, checkpoints=job.root / "checkpoints", problems=_problems_file(job)
     )
     result = run_grpo(config, output=job.root, stream=sys.stderr, run_id=job.run.run_id)
+    _record_benchmark(job)
     return result.status != "interrupted"
 
 

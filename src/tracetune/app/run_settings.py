@@ -105,6 +105,7 @@ def _settle_grpo(asked: Asked) -> tuple[str, dict[str, Any]]:
     with _COMPOSING:
         config = compose_grpo(asked.overrides)
     whole = GrpoConfig()
+    asked_benchmark = config.tracking.benchmark
     code = [reward.function for reward in config.rewards if ":" in reward.function]
     _refuse(
         {
@@ -116,6 +117,8 @@ def _settle_grpo(asked: Asked) -> tuple[str, dict[str, Any]]:
             "training.data_path": (config.data.data_path is not None, "names a file of the server; give dataset"),
             "training.eval_path": (config.data.eval_path is not None, "names a file of the server; leave it out"),
             "rewards.functions": (bool(code), f"code is not taken over this door, got {code}; name built-in rewards"),
+            "benchmark.datasets": (bool(asked_benchmark.datasets), "may name files of the server; give a suite"),
+            "benchmark.compare": (asked_benchmark.compare is not None, "names a file of the server; leave it out"),
             "resume": (config.resume != whole.resume, "the service resumes a run by its id; leave it out"),
             "backend": (config.backend != "local", f"only local runs here, got {config.backend!r}"),
         }

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tracetune.config.aliases import ALIASES, BUILT_IN, near_names, resolve_alias
+from tracetune.config.benchmark import BenchmarkSettings, make_benchmark
 from tracetune.config.check import Setting, Settings, Table
 from tracetune.config.grpo_dials import EVALUATE_DIALS, GRPO_DIALS
 from tracetune.config.grpo_schema import (
@@ -58,6 +59,7 @@ def settled(settings: Settings, where: str, mistakes: list[str]) -> GrpoConfig:
     _settle_model(settings, where, mistakes)
     _settle_lora(settings, mistakes)
     _settle_rewards(settings, mistakes)
+    _settle_benchmark(settings, mistakes)
     if mistakes:
         raise InputError("\n".join(mistakes))
     return _build({target: setting.value for target, setting in settings.items()})
@@ -80,6 +82,7 @@ def config_mapping(config: GrpoConfig) -> dict[str, Any]:
     data, lora = _listed(whole.pop("data")), model["lora"]
     curriculum = _listed(data.pop("curriculum"))
     whole["training"] |= {**data, "log_dir": tracking.pop("log_dir")}
+    tracking["benchmark"] = _listed(tracking["benchmark"])
     return {
         **whole,
         **tracking,
@@ -214,6 +217,18 @@ def _settle_rewards(settings: Settings, mistakes: list[str]) -> None:
     settings["rewards"] = Setting(rewards, "rewards")
 
 
+def _settle_benchmark(settings: Settings, mistakes: list[str]) -> None:
+    """What a benchmark is to be like needs one."""
+    suite, sets = settings.get("benchmark.suite"), settings.get("benchmark.datasets")
+    if suite is None or suite.value is not None or (sets is not None and sets.value):
+        return
+    whole = BenchmarkSettings()
+    for name, default in (("compare", whole.compare), ("max_tokens", whole.max_tokens)):
+        setting = settings.get(f"benchmark.{name}")
+        if setting is not None and setting.value != default:
+            mistakes.append(f"{setting.place}: has no effect without benchmark.suite; set quick or standard")
+
+
 def _build(values: Mapping[str, Any]) -> GrpoConfig:
     def section(prefix: str) -> dict[str, Any]:
         names = {key: key.removeprefix(f"{prefix}.") for key in values if key.startswith(f"{prefix}.")}
@@ -231,5 +246,5 @@ def _build(values: Mapping[str, Any]) -> GrpoConfig:
         training=GrpoTrainingSettings(**section("training")),
         data=GrpoDataSettings(**section("data"), curriculum=CurriculumSettings(**section("data.curriculum"))),
         prompt=PromptSettings(**prompt),
-        tracking=TrackingSettings(**section("tracking")),
+        tracking=TrackingSettings(**section("tracking"), benchmark=make_benchmark(section("benchmark"))),
     )

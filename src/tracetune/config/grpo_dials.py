@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from tracetune.config.benchmark import BENCHMARK_DIALS
 from tracetune.config.check import Dial
 from tracetune.config.dials import DTYPE, MESH, OPTIMIZER_DIALS, PROJECTIONS, REMAT
 from tracetune.config.kinds import (
@@ -254,6 +255,7 @@ GRPO_DIALS = (
         "training.log_dir", "tracking.log_dir", optional(TEXT), "where TensorBoard's files go, null for the run folder"
     ),
     *CURRICULUM_DIALS,
+    *BENCHMARK_DIALS,
     # Rewards, summed.
     Dial(
         "rewards.functions",

@@ -6,6 +6,7 @@ The YAML tree under `config/conf` shows the same defaults to Hydra's users; a te
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tracetune.config.benchmark import BenchmarkSettings
 from tracetune.config.schema import Backend, Dtype, LoraSettings, MeshSettings, OptimizerSettings, Remat
 
 Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo"]
@@ -148,12 +149,14 @@ class TrackingSettings:
     """W&B is on when a key is configured and `wandb_disabled` is false; TensorBoard always.
 
     `log_dir` None keeps TensorBoard's files in the run folder; `wandb_run` None lets the run folder name it.
+    `benchmark` is what a run that has finished ends with.
     """
 
     wandb_disabled: bool = False
     wandb_project: str = "tunix-grpo"
     wandb_run: str | None = None
     log_dir: str | None = None
+    benchmark: BenchmarkSettings = field(default_factory=BenchmarkSettings)
 
 
 def _adamw() -> OptimizerSettings:

@@ -1,5 +1,6 @@
 """Every key of an RLVR file, in the names that the tutor's other files have. What it sets are the settings of GRPO."""
 
+from tracetune.config.benchmark import BENCHMARK_DIALS
 from tracetune.config.check import Dial
 from tracetune.config.dials import OPTIMIZER_DIALS, PROJECTIONS, REMAT
 from tracetune.config.grpo_dials import CURRICULUM_DIALS, GRPO_DIALS
@@ -105,6 +106,7 @@ RLVR_DIALS = (
         "steps between checkpoints, 0 for the last alone",
     ),
     Dial("training.max_checkpoints", "training.max_checkpoints_to_keep", _COUNT, "checkpoints kept"),
+    *BENCHMARK_DIALS,
 )
 
 # Of each pair only one may be set in one place: the other would be ignored in silence.
