@@ -186,7 +186,7 @@ def test_right_answers_are_learnt_from_stored_as_traces_and_asked_for_once(small
     assert not {"Answer: 8", "Answer: 9"} <= set(learnt)  # 9 is cut short
     wrong = [row for row in rows if sum(map(int, re.findall("[0-9]+", row["messages"][0]["content"]))) in (7, 9)]
     assert wrong == []
-    kept = list_traces(limit=100, filters={"source": "teacher"}, home=home).data
+    kept = list_traces(limit=100, filters={"source": "teacher"}, home=home).items
     assert len(kept) == 40
     meta = kept[0].trace.meta
     assert (meta["teacher"], meta["expected_answer"] is not None, "seed" in meta) == ("adder", True, True)
