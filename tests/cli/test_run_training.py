@@ -26,7 +26,7 @@ def test_wrong_words_are_told_all_at_once_and_begin_nothing(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: override 'model=tny': no such option 'tny'; did you mean tiny?")
     assert "did you mean grpo.beta?" in done.stderr
-    assert "training.num_batches: must be a whole number of at least 1, got 0" in done.stderr
+    assert "training.num_batches: must be a whole number of at least 1, or null, got 0" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
