@@ -50,12 +50,17 @@ SFT = SftConfig(
     ),
     training=TrainingSettings(num_epochs=1, batch_size=2, logging_every=50, save_every=500),
 )
+NUM_STEPS, NUM_PROMPTS = 60, 16
 GRPO = GrpoConfig(
     optimizer=OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_ratio=0.1, beta2=0.99),
     grpo=GrpoSettings(num_generations=8, beta=0.0, epsilon_high=0.28),
     generation=GenerationSettings(max_prompt_length=128, max_generation_steps=64, temperature=1.0, top_k=None),
     training=GrpoTrainingSettings(
-        micro_batch_size=16, num_batches=60, num_test_batches=0, eval_interval_steps=0, save_interval_steps=20
+        micro_batch_size=NUM_PROMPTS,
+        num_batches=NUM_STEPS,
+        num_test_batches=0,
+        eval_interval_steps=0,
+        save_interval_steps=20,
     ),
     rewards=(RewardSettings(function="gsm8k_numeric"),),
     prompt=PromptSettings(instruction=""),
@@ -117,8 +122,8 @@ def _freeze(home: Path, eval_set: Path, say: Say) -> tuple[str, str]:
 def _grpo_config(folder: Path, checkpoint: Path) -> GrpoConfig:
     """GRPO from the tuned model, on freshly drawn problems of the training split."""
     problems = folder / "problems.jsonl"
-    count = GRPO.training.num_batches * GRPO.training.micro_batch_size
-    rows = [{"question": one.prompt, "answer": one.answer} for one in distinct_problems("train", count, seed=3)]
+    drawn = distinct_problems("train", NUM_STEPS * NUM_PROMPTS, seed=3)
+    rows = [{"question": one.prompt, "answer": one.answer} for one in drawn]
     write_durably(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     return replace(
         GRPO,

@@ -74,7 +74,10 @@ class TunixPolicy(TunixState):
         began, first = time.perf_counter(), self._num_steps
         # The learner asks for G rows of every prompt; those that taught nothing are rows without a token.
         rows = self._config.training.micro_batch_size * self._config.grpo.num_generations
-        told_rows = [(group.prompt, branch.tokens, branch.advantage) for group in groups for branch in group.branches]
+        # GRPO's credit: one number for a whole completion.
+        told_rows = [
+            (group.prompt, branch.tokens, float(branch.advantage)) for group in groups for branch in group.branches
+        ]
         told_rows += [(groups[0].prompt, (), 0.0)] * (rows - len(told_rows))
         self._rollout.hand_over(told_rows)
         names = np.array([str(place) for place in range(self._config.training.micro_batch_size)])
