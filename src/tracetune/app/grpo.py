@@ -377,7 +377,9 @@ class _Run:
 
     def _validate(self, backend: PolicyBackend) -> dict[str, float]:
         prompts = self.prepared.prompts.validation
-        return validate(backend, prompts, seed=self.config.seed).metrics() if prompts else {}
+        if not prompts:
+            return {}
+        return validate(backend, prompts, seed=self.config.seed, tagged=self.config.prompt.asks_for_tags).metrics()
 
     def _save(self, backend: PolicyBackend, place: Place, metrics: MetricsFile) -> None:
         """Metrics first: a checkpoint must not promise lines that a power cut could take back."""

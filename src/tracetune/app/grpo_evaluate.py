@@ -81,6 +81,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, stream: TextIO | None = N
         seed=settings.seed,
         num_passes=settings.num_passes,
         temperature=settings.temperature,
+        tagged=config.prompt.asks_for_tags,
     )
     metrics = validation.metrics() | _passes(validation)
     output = Path(settings.output) if settings.output else _default_output(place, settings)

@@ -143,6 +143,11 @@ class PromptSettings:
     instruction: str = INSTRUCTION
     system: str | None = None
 
+    @property
+    def asks_for_tags(self) -> bool:
+        """Whether answers are expected inside `<answer>`."""
+        return "<answer>" in self.instruction or "<answer>" in (self.system or "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSettings:

@@ -4,7 +4,6 @@ An answer that failed has no verdict: it counts in `failed_rate` alone, never as
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 from tracetune.core.benchmark import FAILED, LABELS, RATES, BenchmarkAnswer, BenchmarkItem, Direction, Part, Verdicts
@@ -13,15 +12,13 @@ from tracetune.core.values import Score
 from tracetune.evals.metrics import Metric
 from tracetune.evals.statistics import wilson
 from tracetune.tasks.answers import first_sentence, last_line, statements
-from tracetune.tasks.grading import grade
-from tracetune.tasks.numerals import whole_number
+from tracetune.tasks.grading import grade, is_near
 from tracetune.tasks.plain_text import plain
 from tracetune.tasks.readability import fits_grade
 from tracetune.tasks.refusals import declines, refused_as_needed
 from tracetune.tasks.reward_numbers import normalised
 from tracetune.tasks.tutoring_rules import asks_next_step, reveals
 
-NEAR = Fraction(1, 10)
 THINKING = ("</think>", "</reasoning>")
 
 
@@ -79,7 +76,7 @@ def _judge_math(item: BenchmarkItem, response: str) -> Verdicts:
     return {
         "numeric_match_accuracy": score.correct,
         "exact_match_accuracy": score.correct and _said(response) == _spelled(item.expected_answer),
-        "partial_match_accuracy": score.correct or _is_near(score.parsed, item.expected_answer),
+        "partial_match_accuracy": score.correct or is_near(score.parsed, item.expected_answer),
     }
 
 
@@ -123,15 +120,6 @@ def _said(response: str) -> str:
 
 def _spelled(answer: str) -> str:
     return normalised(plain(answer).strip(" .$")).casefold()
-
-
-def _is_near(parsed: str | None, expected_answer: str) -> bool:
-    """Whether both are numbers and the one is at most a tenth of the other away from it."""
-    mine = whole_number(parsed) if parsed else None
-    expected = whole_number(plain(expected_answer))
-    if mine is None or expected is None:
-        return False
-    return abs(mine.value - expected.value) <= NEAR * abs(expected.value)
 
 
 def _scored(answer: BenchmarkAnswer, verdicts: Verdicts) -> EvalItem:

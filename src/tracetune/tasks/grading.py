@@ -21,6 +21,7 @@ counts, and the reason says so. Whole numbers compare exactly, others up to floa
 """
 
 import re
+from fractions import Fraction
 from operator import attrgetter
 
 from tracetune.core.values import Score
@@ -31,6 +32,7 @@ from tracetune.tasks.plain_text import plain
 
 MAX_RESPONSE_CHARS = 20_000  # a final answer stands at the end; what is before is not read
 MAX_EXPECTED_CHARS = 1_000
+NEAR = Fraction(1, 10)
 
 
 def grade(response: str, expected_answer: str) -> Score:
@@ -124,3 +126,16 @@ def _last_said(response: str, stated: list[Statement]) -> Statement:
     if not stated:
         return Statement(last_line(response), "")
     return next((item for item in stated if item.text), stated[0])
+
+
+def is_near(parsed: str | None, expected_answer: str) -> bool:
+    """Whether both are numbers and the one is at most a tenth of the other away from it.
+
+    >>> is_near("95", "100"), is_near("89", "100"), is_near(None, "100")
+    (True, False, False)
+    """
+    mine = whole_number(parsed) if parsed else None
+    expected = whole_number(plain(expected_answer))
+    if mine is None or expected is None:
+        return False
+    return abs(mine.value - expected.value) <= NEAR * abs(expected.value)

@@ -1,4 +1,8 @@
-"""How often a policy is right on problems it does not train on: strictly, nearly, and in the asked format."""
+"""How often a policy is right on problems it does not train on: strictly, nearly, and in the asked format.
+
+Where the prompts ask for an answer in tags, only what stands in them counts; elsewhere the evaluation's grader reads
+the whole answer, and no format is judged.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tracetune.core.labels import grade_order, labels_of
 from tracetune.core.values import Completion
+from tracetune.tasks.grading import grade, is_near
 from tracetune.tasks.rewards import check_answer, check_numbers, match_format_exactly
 from tracetune.train.prompts import Prompt
 
@@ -21,11 +26,12 @@ class Answerer(Protocol):
 
 
 class Verdict(NamedTuple):
-    """One completion judged. `near` is within 10 % of the gold, which what is correct always is."""
+    """One completion judged. `near` is within 10 % of the gold, which what is correct always is; `formatted` is None
+    where no format was asked for."""
 
     correct: bool
     near: bool
-    formatted: bool
+    formatted: bool | None
 
 
 class Attempt(NamedTuple):
@@ -46,10 +52,12 @@ class Validation(NamedTuple):
         is also that of each grade and topic."""
         attempts = [attempt for attempts in self.passes for attempt in attempts]
         judged = [attempt.verdict or Verdict(False, False, False) for attempt in attempts]
+        formats = [bool(verdict.formatted) for verdict in judged]
+        is_format_asked = all(verdict.formatted is not None for verdict in judged)
         told = {
             "validation_accuracy": _share([verdict.correct for verdict in judged]),
             "validation_partial": _share([verdict.near for verdict in judged]),
-            "validation_format": _share([verdict.formatted for verdict in judged]),
+            **({"validation_format": _share(formats)} if is_format_asked else {}),
             "validation_length_mean": sum(len(attempt.completion.tokens) for attempt in attempts) / len(attempts),
         }
         if len(self.passes) > 1:
@@ -77,15 +85,23 @@ class Validation(NamedTuple):
 
 
 def validate(
-    answerer: Answerer, prompts: Sequence[Prompt], *, seed: int, num_passes: int = 1, temperature: float = 0.0
+    answerer: Answerer,
+    prompts: Sequence[Prompt],
+    *,
+    seed: int,
+    num_passes: int = 1,
+    temperature: float = 0.0,
+    tagged: bool = True,
 ) -> Validation:
-    """Answer every prompt `num_passes` times. Pass k draws with seed + k; at temperature 0 all are alike."""
+    """Answer every prompt `num_passes` times. Pass k draws with seed + k; at temperature 0 all are alike. `tagged` says
+    that the prompts ask for an answer in tags."""
+    judge = _judge if tagged else _judge_by_grader
     passes = []
     for number in range(num_passes):
         said = answerer.answer(
             [prompt.tokens for prompt in prompts], temperature=temperature, seed=(seed + number) % 2**32
         )
-        passes.append(tuple(_judge(prompts, said)))
+        passes.append(tuple(judge(prompts, said)))
     return Validation(tuple(passes))
 
 
@@ -99,6 +115,17 @@ def _judge(prompts: Sequence[Prompt], said: Sequence[Completion]) -> list[Attemp
     for prompt, completion, form, answer, number in zip(prompts, said, formatted, answers, numbers, strict=True):
         correct = answer >= _EQUAL or number > 0
         verdict = Verdict(correct, correct or answer >= _NEAR, form > 0)
+        attempts.append(Attempt(prompt, completion, None if completion.stop_reason == "error" else verdict))
+    return attempts
+
+
+def _judge_by_grader(prompts: Sequence[Prompt], said: Sequence[Completion]) -> list[Attempt]:
+    attempts = []
+    for prompt, completion in zip(prompts, said, strict=True):
+        gold = prompt.problem.answer
+        score = grade(completion.text, gold)
+        correct = score.correct is True
+        verdict = Verdict(correct, correct or is_near(score.parsed, gold), None)
         attempts.append(Attempt(prompt, completion, None if completion.stop_reason == "error" else verdict))
     return attempts
 
