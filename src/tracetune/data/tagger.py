@@ -26,7 +26,8 @@ NUMBERS_BY_GRADE = (10, 20, 100, 1000)
 class Tags(NamedTuple):
     """Confidence by topic, the surest first; `grades` lists the likeliest first, 0 for kindergarten.
 
-    >>> load_tagger().tag("What is 25% of 80?").to_json()
+    >>> from tracetune.data.taxonomy import load_taxonomy
+    >>> Tagger(load_taxonomy()).tag("What is 25% of 80?").to_json()
     {'auto_tags': ['percent'], 'confidence': {'percent': 0.95}, 'grade_suggestions': [5, 6, 7]}
     """
 
