@@ -47,6 +47,7 @@ def make_traces(
     seed: Annotated[int, typer.Option(help="The same seed gives the same traces.")] = 42,
     style: Annotated[str | None, typer.Option(help="high_card_duel: reasoned or legacy.")] = None,
     difficulty: Annotated[str | None, typer.Option(help="arithmetic: easy, medium or hard.")] = None,
+    operations: Annotated[str | None, typer.Option(help="arithmetic: some of +-×÷, all by default.")] = None,
     split: Annotated[str | None, typer.Option(help="arithmetic: all, train or test.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write JSONL to this file instead of the store.")] = None,
     eval_set: Annotated[
@@ -58,7 +59,7 @@ def make_traces(
     from tracetune.app.ingest import make_traces as generate
     from tracetune.app.task_evalsets import write_task
 
-    given = {"style": style, "difficulty": difficulty, "split": split}
+    given = {"style": style, "difficulty": difficulty, "operations": operations, "split": split}
     options = {name: value for name, value in given.items() if value is not None}
     if eval_set is not None:
         write_task(task, eval_set, count=count, seed=seed, options=options)
