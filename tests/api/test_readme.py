@@ -16,7 +16,7 @@ from tracetune.core.results import Verdict
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"```bash\n(.*?curl.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```bash\n((?:(?!```).)*curl.*?)```", re.DOTALL)
 
 
 @pytest.mark.slow

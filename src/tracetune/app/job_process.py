@@ -37,6 +37,18 @@ class AskedToStop(BaseException):
     """A signal came where no step is under way."""
 
 
+class _Alarm:
+    """Raises AskedToStop at a signal, and remembers it: what is in C meanwhile may make another error of it."""
+
+    def __init__(self) -> None:
+        self.has_rung = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        self.has_rung = True
+        raise AskedToStop(number)
+
+
 class Job(NamedTuple):
     """What the work of every kind is given. `home` is absolute."""
 
@@ -53,7 +65,8 @@ class Job(NamedTuple):
 
 def main(run_id: str, owner: str) -> int:
     """Do the run, and tell the queue how it ended; the exit code of the process."""
-    _on_signals(_raise_asked)
+    alarm = _Alarm()
+    _on_signals(alarm)
     home = home_folder().resolve()
     with open_store(home) as store:
         run = records.get_run(store, run_id)
@@ -63,12 +76,12 @@ def main(run_id: str, owner: str) -> int:
             try:
                 with _alone(root):
                     is_finished = _work(store, run, root, home)
-            except AskedToStop:
-                is_finished = False
             except BaseException as error:
                 _on_signals(signal.SIG_IGN)
-                _fail(store, run, owner, root=root, home=home, error=error)
-                raise
+                if not alarm.has_rung:
+                    _fail(store, run, owner, root=root, home=home, error=error)
+                    raise
+                is_finished = False
             # What is left is a word to the queue; a signal now must not keep it from being said.
             _on_signals(signal.SIG_IGN)
             return _tell_end(store, run, owner, is_finished=is_finished, is_cancelled=heart.cancelled)
@@ -221,11 +234,6 @@ def _alone(root: Path) -> Iterator[None]:
 def _on_signals(act: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     signal.signal(signal.SIGTERM, act)
     signal.signal(signal.SIGINT, act)
-
-
-def _raise_asked(number: int, frame: FrameType | None) -> NoReturn:
-    del frame
-    raise AskedToStop(number)
 
 
 if __name__ == "__main__":
