@@ -3,7 +3,7 @@
 `python bench/tutor.py [--folder DIR]` runs the block in an empty folder (a temporary one without `--folder`)
 that holds this workspace's `training/`. It prints seconds by command, then the maths accuracy of every stage with its
 change from the stage before, and the share of the gap between student and teacher that distillation closed; the last
-line is one JSON object. Exits 1 when a command fails, or less than half of the gap is closed.
+line is one JSON object. Programs are compiled anew, as on a machine that has never run the walk. Exits 1 when a command fails, or less than half of the gap is closed.
 """
 
 import argparse
@@ -69,6 +69,7 @@ def walk(line: str, folder: Path) -> float:
     began = time.perf_counter()
     print(f"$ {line}", file=sys.stderr)
     environment = {**os.environ, "TRACETUNE_HOME": str(folder / "artifacts")}
+    environment["TRACETUNE_COMPILE_CACHE"] = str(folder / "compiled")
     done = subprocess.run([*program, *words[1:]], cwd=folder, env=environment, check=False)
     if done.returncode:
         sys.exit(f"exit code {done.returncode}: {line}")

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.app.moments import Moment, live
 
+from tracetune.app import memory
 from tracetune.app.distill import DistillResult, run_distill
 from tracetune.app.distill_dry_run import dry_run
 from tracetune.app.manifest import folder_hashes
@@ -21,6 +23,7 @@ from tracetune.config.distill import load_distill_config
 from tracetune.core.errors import Conflict, InputError
 from tracetune.core.values import Completion
 from tracetune.engine.checkpoint import list_checkpoints
+from tracetune.engine.devices import Room
 from tracetune.models.tiny import SETTINGS, tiny_tokenizer
 from tracetune.models.tokenizer import Tokenizer
 
@@ -132,8 +135,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(name, finished, settings, sums, 
     folder, result = finished(name)
     assert result.run.status == "finished"
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3, 4]
-    run = Path(shutil.copytree(folder, tmp_path / "run"))
-    rewind(run, 2)
+    run = tmp_path / "run"
+    # Step 2 was saved, and step 4 almost.
+    assert live(distil, settings(name), sums, run, homes, until=Moment("os.rename", "*/checkpoints/.step-*", turn=2))
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["step-000002"]
     assert distil(settings(name), sums, run, homes).run.status == "finished"
     assert_same_run(run, folder)
 
@@ -221,3 +226,18 @@ def test_a_rehearsal_names_teacher_and_cost_and_writes_nothing(name, settings, s
     assert "GiB" in told.facts["memory"]
     assert list(tmp_path.iterdir()) == []
     assert np.isfinite(float(told.facts["rows"]))
+
+
+def test_a_teacher_that_lies_beside_its_student_counts(settings, teacher_model, sums, homes, tmp_path, monkeypatch):
+    config = load_distill_config(settings("logit"))
+    shaped, arch = memory.with_shape(config)
+    needed = memory.peak(memory.phases(shaped, arch)) + memory.teacher_bytes(str(teacher_model))
+    monkeypatch.setattr(memory, "first_change", lambda *_: None)
+    monkeypatch.setattr(memory, "room", lambda: Room(needed - 1, "of a test"))
+    with pytest.raises(
+        InputError, match=r"memory: .* needs .* beside the .* of its teacher .*teacher, got .* of a test"
+    ):
+        distil(settings("logit"), sums, tmp_path / "run", homes)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(memory, "room", lambda: Room(needed, "of a test"))
+    memory.check_memory(config, teacher=str(teacher_model))

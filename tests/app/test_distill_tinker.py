@@ -54,7 +54,7 @@ def told(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
 
-@pytest.mark.parametrize("method", ["sequence", "logit"])
+@pytest.mark.parametrize("method", [pytest.param("sequence", marks=pytest.mark.soak), "logit"])
 def test_a_run_by_a_service_is_the_run_of_this_machine(url, small_model, sums, tmp_path, method):
     answering = {"max_tokens": 60, "verify": False} if method == "sequence" else {"top_k": 8}
     given = settings(small_model, sums, method, teacher={"model": "tiny", **answering})

@@ -143,7 +143,14 @@ def test_a_checkpoint_is_measured_on_the_runs_own_problems_and_passes_add_up(con
         evaluate_checkpoint(EvaluateSettings(checkpoint_dir=str(tmp_path)))
 
 
-@pytest.mark.parametrize("settings", [{"num_iterations": 2}, {"loss": "gspo"}, {"dynamic_sampling": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"num_iterations": 2}, marks=pytest.mark.soak),
+        pytest.param({"loss": "gspo"}, marks=pytest.mark.soak),
+        {"dynamic_sampling": True},
+    ],
+)
 def test_a_run_that_stops_at_a_checkpoint_goes_on_to_the_same_bytes(config, tmp_path, settings):
     config = replace(config, grpo=replace(config.grpo, **settings))
     run_grpo(config, output=tmp_path / "whole")

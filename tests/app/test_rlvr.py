@@ -2,14 +2,17 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import tracetune
 from tracetune.app.grpo_problems import read_problems
 from tracetune.app.rlvr import run_rlvr
 from tracetune.app.rlvr_dry_run import rehearse_rlvr
 from tracetune.app.runs import read_metrics
+from tracetune.config.grpo_schema import RewardSettings
 from tracetune.config.rlvr import RlvrRun, load_rlvr_config
 from tracetune.core.errors import Conflict, InputError, NotFound
 from tracetune.core.values import Completion, Problem
@@ -17,6 +20,7 @@ from tracetune.tasks.reward_set import load_rewards
 from tracetune.train.prompts import Prompt
 from tracetune.train.validate import change_told, validate
 
+LETTERS = "tests.backends.test_tinker_policy:likes_early_letters"
 ROWS = [
     {"question": f"{n} + {n}?", "answer": str(2 * n), "grade": ("K", 1)[n % 2], "topic_tags": ["sums", f"t{n % 3}"]}
     for n in range(30)
@@ -133,6 +137,31 @@ def test_a_run_has_its_checkpoints_inside_and_says_its_stage(problems, small_mod
     other = load(problems, tmp_path / "run", curriculum={"by": "grade", "window": 3}, model=model)
     with pytest.raises(Conflict, match=r"curriculum\.window was 2, is 3"):
         rehearse_rlvr(other.config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_curriculum_by_a_service_is_that_of_this_machine(problems, small_model, tmp_path):
+    pytest.importorskip("tinker", reason='no SDK: pip install "tracetune[tinker]"')
+    sections = {
+        "model": {"base_model": str(small_model), "peft_config": {"r": 4, "lora_alpha": 32}},
+        "curriculum": {"by": "grade", "max_steps_per_stage": 1},
+        "data": {"eval_file": str(problems)},
+    }
+    found = {}
+    with tracetune.local_tinker(model=str(small_model)):
+        for backend in ("tinker", "local"):
+            run = load(problems, tmp_path / backend, backend=backend, **sections)
+            # A model of random weights is never right, but says some letters more than others.
+            run = run._replace(config=replace(run.config, rewards=(RewardSettings(function=LETTERS),)))
+            assert run_rlvr(run, stream=io.StringIO()).status == "finished"
+            found[backend] = read_metrics(tmp_path / backend / "metrics.jsonl")
+    assert [row["curriculum_stage"] for row in found["tinker"]] == [1, 2]
+    assert all(row["grad_norm"] > 0 for row in found["local"])
+    for theirs, ours in zip(found["tinker"], found["local"], strict=True):
+        assert ours.keys() <= theirs.keys()
+        for name in ours.keys() - {"timestamp", "tokens_per_second"}:
+            if not name.endswith("_seconds"):
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-4, abs=1e-4), name
 
 
 def test_the_end_of_a_run_says_how_each_grade_changed():

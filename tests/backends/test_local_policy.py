@@ -26,7 +26,12 @@ from tracetune.models.transformer import init_params
 pytestmark = pytest.mark.slow
 
 FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
-FAMILIES = ("gemma", "gemma2", "gemma3", "llama3", "qwen2", "qwen3_tied", "qwen3_untied")
+FAMILIES = (
+    "gemma3",
+    "llama3",
+    "qwen3_tied",
+    *(pytest.param(family, marks=pytest.mark.soak) for family in ("gemma", "gemma2", "qwen2", "qwen3_untied")),
+)
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 
 

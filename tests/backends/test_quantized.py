@@ -86,7 +86,7 @@ def test_the_loss_is_near_that_over_the_whole_base(base):
     assert ends["nf4"] != pytest.approx(ends[None], rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["nf4", pytest.param("int8", marks=pytest.mark.soak)])
 def test_a_pause_changes_no_bit(kind, base, tmp_path):
     straight = LocalBackend(copy_of(base), over(kind), num_steps=STEPS)
     trained(straight)

@@ -82,7 +82,7 @@ def both(service: TinkerService, small_model: Path, objective: Distillation) -> 
     "objective",
     [
         Distillation(loss="reverse_kl", alpha=0.3),
-        Distillation(loss="jsd", beta=0.2),
+        pytest.param(Distillation(loss="jsd", beta=0.2), marks=pytest.mark.soak),
     ],
 )
 def test_steps_are_those_of_the_local_backend(service, small_model, objective):

@@ -109,14 +109,14 @@ def keys(index: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("loss", "beta"),
     [
-        ("grpo", 0.0),
+        pytest.param("grpo", 0.0, marks=pytest.mark.soak),
         ("grpo", 0.2),
-        ("dr_grpo", 0.0),
-        ("rloo", 0.2),
+        pytest.param("dr_grpo", 0.0, marks=pytest.mark.soak),
+        pytest.param("rloo", 0.2, marks=pytest.mark.soak),
         ("dapo", 0.0),
-        ("gspo", 0.0),
+        pytest.param("gspo", 0.0, marks=pytest.mark.soak),
         ("gspo", 0.2),
-        ("cispo", 0.0),
+        pytest.param("cispo", 0.0, marks=pytest.mark.soak),
         ("cispo", 0.2),
     ],
 )

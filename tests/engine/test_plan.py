@@ -39,7 +39,7 @@ def update(arch=ARCH, *, lora=None, shape=(1, 2, 64)) -> Update:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LoraSettings(r=4)])
+@pytest.mark.parametrize("lora", [None, pytest.param(LoraSettings(r=4), marks=pytest.mark.soak)])
 def test_the_prediction_is_of_the_very_program_that_a_run_compiles(lora):
     config = load_sft_config(None, ["model=tiny", "model.max_length=64", "batch_size=2"])
     config = replace(config, model=replace(config.model, lora=lora))

@@ -71,7 +71,7 @@ def taken(arch, batch: GroupBatch, *, ref=None, first_pass=True):
 
 
 @pytest.mark.parametrize("family", sorted(ARCHS))
-@pytest.mark.parametrize("first_pass", [True, False])
+@pytest.mark.parametrize("first_pass", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_sharing_a_prompt_changes_no_number(family, first_pass):
     arch = ARCHS[family]
     each = [Group(group.prompt, [branch]) for group in made_groups() for branch in group.branches]

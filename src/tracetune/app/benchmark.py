@@ -87,7 +87,7 @@ def benchmark(
     model_name: str | None = None,
     seed: int = 42,
     max_tokens: int = 512,
-    batch_size: int = 8,
+    batch_size: int = 32,
     max_items: int | None = None,
     system_instruction: str | None = None,
     prices: Prices | None = None,
@@ -100,7 +100,8 @@ def benchmark(
     `suite` is quick, standard (where no `datasets` are named) or comprehensive; recorded answers are their own set
     unless one is named. `compare` is the `benchmark_results.json`, or its folder, of the benchmark to compare with.
     `judge` is a model at an endpoint that judges tutoring and safety too, beside the rules.
-    `max_items` keeps the first of each evaluation. `say` is told the progress, or `reporter` shows it.
+    `batch_size` is how many a model here answers at once; `max_items` keeps the first of each evaluation. `say` is told
+    the progress, or `reporter` shows it.
 
     Raises Conflict when `output` holds answers to another benchmark, StorageError when the endpoint is gone or the
     disk refuses (answers so far are kept), and what the subject raises when it cannot be asked.

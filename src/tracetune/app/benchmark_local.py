@@ -1,6 +1,7 @@
 """A model of this machine as a benchmark's subject: prompts as its own run showed them, greedy answers."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from tracetune.app.benchmark_files import ANSWERS
@@ -11,16 +12,13 @@ from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
 from tracetune.core.errors import InputError
 from tracetune.core.values import Completion, Message
 from tracetune.data.render import render_prompt
-from tracetune.engine.sampler import Sampling, failure, generate
+from tracetune.engine.sampler import Sampling, failure, generate_each, prompt_room
 from tracetune.models.load import load_model
 from tracetune.models.model import Model
 
-# Batches between two writes: what a kill costs at most.
-BATCHES_AT_ONCE = 2
-
 
 class LocalModel:
-    """A model of this machine, loaded; answers come batch by batch."""
+    """A model of this machine, loaded; answers come as they are finished."""
 
     def __init__(self, name: str, asking: Asking, folder: Path, say: Callable[[str], None]) -> None:
         use_compile_cache()
@@ -39,26 +37,21 @@ class LocalModel:
         """It can be asked anything."""
 
     def answers(self, items: Sequence[BenchmarkItem]) -> Iterator[BenchmarkAnswer]:
-        step = BATCHES_AT_ONCE * self._asking.batch_size
-        asked = [(item, _render(self._messages(item), self._model)) for item in items]
-        # As if every prompt had the longest one's tokens: what is compiled for the first serves all.
-        longest = max((len(prompt) for _, prompt in asked if not isinstance(prompt, Completion)), default=0)
-        for start in range(0, len(asked), step):
-            yield from self._answer(asked[start : start + step], longest)
-
-    def _answer(
-        self, asked: Sequence[tuple[BenchmarkItem, list[int] | Completion]], longest: int
-    ) -> Iterator[BenchmarkAnswer]:
         sampling = Sampling(seed=self._asking.seed, temperature=0.0, max_tokens=self._asking.max_tokens)
-        prompts = [prompt for _, prompt in asked if not isinstance(prompt, Completion)]
-        said = iter(
-            generate(self._model, prompts, sampling, batch_size=self._asking.batch_size, longest_prompt=longest)
-        )
-        for item, prompt in asked:
+        asked = []
+        for item in items:
+            prompt = _render(self._messages(item), self._model)
             if isinstance(prompt, Completion):
                 yield _of_completion(item, prompt, 0)
             else:
-                yield _of_completion(item, next(said), len(prompt))
+                asked.append((item, prompt))
+        # Those of one size together: the short do not wait on the room that the long ones need.
+        for _, alike in groupby(sorted(asked, key=_room), key=_room):
+            some = list(alike)
+            prompts = [prompt for _, prompt in some]
+            for place, said in generate_each(self._model, prompts, sampling, batch_size=self._asking.batch_size):
+                item, prompt = some[place]
+                yield _of_completion(item, said, len(prompt))
 
     def _messages(self, item: BenchmarkItem) -> tuple[Message, ...]:
         # How to answer a problem is no way to tutor.
@@ -76,6 +69,10 @@ def _render(messages: Sequence[Message], model: Model) -> list[int] | Completion
         return render_prompt(messages, model.tokenizer)
     except InputError as error:
         return failure(str(error))
+
+
+def _room(asked: tuple[BenchmarkItem, Sequence[int]]) -> int:
+    return prompt_room(len(asked[1]))
 
 
 def _of_completion(item: BenchmarkItem, said: Completion, num_prompt: int) -> BenchmarkAnswer:

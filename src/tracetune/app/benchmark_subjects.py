@@ -53,7 +53,7 @@ class Asking(NamedTuple):
 
     seed: int = 42
     max_tokens: int = 512
-    batch_size: int = 8
+    batch_size: int = 32
     system: str | None = None
 
 

@@ -79,6 +79,7 @@ def _distil(
     teacher: Teacher | None,
 ) -> DistillResult:
     """One session of the run in `shared`; student and teacher are free when it returns."""
+    check_memory(config, teacher=config.teacher.model if config.teacher.is_here and teacher is None else None)
     notes: list[str] = []
     # Whoever waits for a service says so: before the run's log is open in its notes, behind it on the screen.
     voice = [notes.append]
@@ -94,7 +95,6 @@ def _distil(
         if done := finished(shared, inputs):
             out.write(f"{shared.root}: this run is finished; choose another --output to train again\n")
             return DistillResult(done, method.asked)
-        check_memory(config)
         method.prepare(notes)
         with hold_run(shared.root), Reporter(out, log=shared.log) as reporter:
             for note in notes:

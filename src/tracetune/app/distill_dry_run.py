@@ -11,7 +11,7 @@ from tracetune.app.distill import require_student
 from tracetune.app.distill_prompts import read_prompts
 from tracetune.app.dry_run import SHOWN_ROWS, DryRun, estimate, guess_steps, served_facts, tokenizer_of, told_bill
 from tracetune.app.examples import first_examples
-from tracetune.app.memory import with_shape
+from tracetune.app.memory import teacher_bytes, told_bytes, with_shape
 from tracetune.app.plan import told_time
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.app.sft import output_folder
@@ -79,12 +79,18 @@ def _answered(config: DistillConfig, prompts: Sequence[Example]) -> list[Example
 def _teacher_told(config: DistillConfig, student: Tokenizer) -> str:
     """Raises InputError for a teacher whose log-probs are of other tokens than the student's."""
     teacher = config.teacher
-    if teacher.url is not None or teacher.backend != "local":
+    if not teacher.is_here:
         return f"{teacher.model} at {teacher.url or 'Tinker'}, which is not asked now"
     shape = blueprint(teacher.model)
     check_teacher(config, tokenizer_of(shape.folder), student)
     same = "" if config.method == "sequence" else ", its tokenizer and chat format are the student's"
     return f"{teacher.model}, {shape.arch.num_params:,} parameters{same}"
+
+
+def _beside(config: DistillConfig) -> str:
+    if not config.teacher.is_here:
+        return ""
+    return f", beside it {told_bytes(teacher_bytes(config.teacher.model))} of its teacher"
 
 
 def _cost(config: DistillConfig, examples: Sequence[Example], count: float, *, pad_id: int) -> dict[str, str]:
@@ -111,6 +117,6 @@ def _cost(config: DistillConfig, examples: Sequence[Example], count: float, *, p
     return {
         "student": f"{config.model.name}, {arch.num_params:,} parameters",
         "steps": f"{steps:,}",
-        "memory": f"{cost.memory_bytes / 2**30:.2f} GiB for an update of the student, its teacher beside it",
+        "memory": f"{cost.memory_bytes / 2**30:.2f} GiB for an update of the student{_beside(config)}",
         "time": f"about {updates} of updates: {cost.seconds:.3g} s a step, {cost.how}; {on_top}",
     }

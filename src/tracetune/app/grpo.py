@@ -6,87 +6,38 @@ rollouts as if it had never stopped.
 
 import json
 import sys
-import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, TextIO
 
-from jax.sharding import Mesh
-
-from tracetune.app.backend_choice import backend_facts, load_base, model_facts, reached, require_backend
+from tracetune.app.backend_choice import load_base, model_facts, reached, require_backend
 from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems, train_facts
-from tracetune.app.manifest import (
-    begin_manifest,
-    begin_session,
-    describe_machine,
-    end_session,
-    first_machine_difference,
-    folder_hashes,
-    named,
-)
+from tracetune.app.grpo_session import POINTER, GrpoResult, GrpoSession, Prepared
+from tracetune.app.manifest import named
 from tracetune.app.memory import check_memory
-from tracetune.app.progress import Meter, Reporter
-from tracetune.app.rollouts import drop_after, write_rollouts
+from tracetune.app.progress import Reporter
 from tracetune.app.run_benchmark import check_benchmark, end_with_benchmark
 from tracetune.app.run_session import check_same
-from tracetune.app.runs import MetricsFile, RunFolder, hold_run, read_manifest, read_metrics
-from tracetune.app.stop import StopRequest, stop_requests
-from tracetune.app.tinker_bill import policy_estimate, spent, told_cost
-from tracetune.app.trackers import Trackers
-from tracetune.backends.local_policy import LocalPolicy
-from tracetune.backends.protocol import PolicyBackend, PolicyMetrics
+from tracetune.app.runs import RunFolder, hold_run, read_manifest
+from tracetune.app.tinker_bill import policy_estimate
 from tracetune.backends.tinker_service import TinkerService
-from tracetune.config.grpo import config_mapping, deciding_mapping, to_yaml
+from tracetune.config.grpo import deciding_mapping
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.grpo_steps import num_grpo_steps
 from tracetune.config.schema import OutputSettings
-from tracetune.core.durable import write_durably
-from tracetune.core.errors import Conflict, NotFound, StorageError, Unavailable
-from tracetune.core.ids import utc_now
+from tracetune.core.errors import Conflict, NotFound, Unavailable
 from tracetune.engine import hosts
-from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
 from tracetune.engine.mesh import make_mesh
 from tracetune.models.model import Model
 from tracetune.models.served import ServedModel
-from tracetune.tasks.reward_set import RewardSet, load_rewards
+from tracetune.tasks.reward_set import load_rewards
 from tracetune.train.curriculum import Curriculum
-from tracetune.train.grpo import GrpoInfo, Place, Recipe, train_grpo
-from tracetune.train.health import onsets
-from tracetune.train.prompts import PromptStream
-from tracetune.train.validate import change_told, validate
 
 RECIPE = "grpo_v1"
-POINTER = "run.json"
 _ELSEWHERE = "choose another checkpoint_dir"
-
-
-class GrpoResult(NamedTuple):
-    """How a run ended. `metrics` are those of its last logged step; `checkpoint` is the trained model. After an
-    interruption `checkpoints` is what to go on with."""
-
-    folder: Path
-    status: Literal["finished", "interrupted", "already finished"]
-    num_steps: int
-    metrics: Mapping[str, float]
-    checkpoint: Path
-    signal_number: int | None = None
-    checkpoints: Path | None = None
-
-
-class Prepared(NamedTuple):
-    """Everything a loop needs, checked and in memory. `service` trains where this machine does not."""
-
-    model: Model | ServedModel
-    prompts: PromptSets
-    rewards: RewardSet
-    num_steps: int
-    curriculum: Curriculum | None = None
-    mesh: Mesh | None = None
-    service: TinkerService | None = None
 
 
 def run_grpo(
@@ -156,21 +107,15 @@ def _run(config: GrpoConfig, output: Path, out: TextIO, run_id: str | None) -> G
                 reporter.say(note)
             if service is not None:
                 service.tell(reporter.say)
-            return _Run(config, folder, checkpoints, prepared, reporter).execute(inputs)
+            return GrpoSession(config, folder, checkpoints, prepared, reporter).execute(inputs)
 
 
 def _check_service(service: TinkerService | None, config: GrpoConfig, prepared: Prepared) -> list[str]:
     """What a service's bill may come to. Raises InputError for prompts that leave no room for an answer."""
     if service is None:
         return []
-    service.check_length(
-        _longest_prompt(prepared.prompts) + config.generation.max_generation_steps, "prompt and answer"
-    )
+    service.check_length(prepared.prompts.longest + config.generation.max_generation_steps, "prompt and answer")
     return [policy_estimate(service, config, prepared.num_steps)]
-
-
-def _longest_prompt(prompts: PromptSets) -> int:
-    return max(len(prompt.tokens) for prompt in (*prompts.train, *prompts.validation))
 
 
 def _checkpoint_root(config: GrpoConfig) -> Path:
@@ -238,201 +183,3 @@ def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> GrpoResult | None
         return None
     result = manifest["result"]
     return GrpoResult(folder.root, "already finished", result["step"], result, folder.final)
-
-
-class _Run:
-    """One session of one run: what is written when. Held by the process that holds the checkpoints' lock."""
-
-    def __init__(
-        self, config: GrpoConfig, folder: RunFolder, checkpoints: Path, prepared: Prepared, reporter: Reporter
-    ) -> None:
-        self.config, self.folder, self.checkpoints = config, folder, checkpoints
-        self.prepared, self.reporter = prepared, reporter
-        self.started = time.monotonic()
-
-    def execute(self, inputs: Mapping[str, Any]) -> GrpoResult:
-        """Open the folder, train, close it: whatever happens, the manifest says how it stands."""
-        clear_partials(self.folder.root)
-        clear_partials(self.checkpoints)
-        self.manifest = self._open_manifest(inputs)
-        try:
-            result = self._train()
-        except BaseException as error:
-            with suppress(StorageError):
-                self._close_manifest("failed", f"{type(error).__name__}: {error}")
-            raise
-        reason = None if result.signal_number is None else f"stopped by signal {result.signal_number}; run again"
-        self._close_manifest(result.status, reason)
-        self.reporter.record(f"{result.status} after step {result.num_steps}")
-        return result
-
-    def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        manifest = read_manifest(self.folder.manifest)
-        if manifest is None:
-            where = {"num_steps": self.prepared.num_steps, "checkpoints_path": str(self.checkpoints.resolve())}
-            manifest = begin_manifest(self.folder, inputs, where | backend_facts(self.config))
-            write_durably(self.folder.config, to_yaml(self.config).encode())
-        elif told := first_machine_difference(manifest, describe_machine()):
-            self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
-        begin_session(self.folder.manifest, manifest)
-        # After the manifest: checkpoints never belong to a folder that does not say what it is.
-        pointer = json.dumps({"folder": str(self.folder.root.resolve())})
-        write_durably(self.checkpoints / POINTER, pointer.encode())
-        return manifest
-
-    def _close_manifest(self, status: str, reason: str | None) -> None:
-        seconds = time.monotonic() - self.started
-        end_session(self.folder.manifest, self.manifest, status=status, reason=reason, seconds=seconds)
-
-    def _train(self) -> GrpoResult:
-        prepared = self.prepared
-        backend = self._open_backend()
-        meta = backend.restore(self.checkpoints, warn=self.reporter.say)
-        place = Place.restored(meta["place"]) if meta else Place()
-        self.manifest["sessions"][-1]["from_step"] = place.step
-        if meta:
-            self.reporter.say(f"resumed after step {place.step}; this run is in {self.folder.root}")
-        drop_after(self.folder.root, place.step)
-        self.reporter.begin(prepared.num_steps, step=place.step)
-        metrics = MetricsFile(self.folder.metrics, keep_bytes=meta["metrics_bytes"] if meta else 0)
-        trackers = Trackers.open(
-            self.folder.root,
-            self.config.tracking,
-            config_mapping(self.config),
-            step=place.step,
-            warn=self.reporter.say,
-        )
-        with stop_requests() as stop, closing(metrics), closing(trackers):
-            place = self._steps(backend, place, metrics, trackers, stop=stop)
-        if place.step < prepared.num_steps:
-            return GrpoResult(
-                self.folder.root, "interrupted", place.step, {}, self.folder.final, stop.signal_number, self.checkpoints
-            )
-        return self._finish(backend)
-
-    def _open_backend(self) -> PolicyBackend:
-        prepared, model = self.prepared, self.prepared.model
-        if isinstance(model, ServedModel):
-            from tracetune.backends.tinker_policy import TinkerPolicy
-
-            assert prepared.service is not None, "a model that is served has a service"
-            return TinkerPolicy(prepared.service, model, self.config, num_steps=prepared.num_steps)
-        if self.config.backend == "tunix":
-            from tracetune.backends.tunix_policy import TunixPolicy
-
-            return TunixPolicy(model, self.config, num_steps=prepared.num_steps)
-        return LocalPolicy(
-            model,
-            self.config,
-            num_steps=prepared.num_steps,
-            longest_prompt=_longest_prompt(prepared.prompts),
-            mesh=prepared.mesh,
-        )
-
-    def _steps(
-        self, backend: PolicyBackend, place: Place, metrics: MetricsFile, trackers: Trackers, *, stop: StopRequest
-    ) -> Place:
-        """Take steps until the last or until asked to stop; a state is saved only between batches."""
-        training, num_steps = self.config.training, self.prepared.num_steps
-        meter, history = Meter(num_steps), read_metrics(self.folder.metrics)
-        is_save_due = is_eval_due = False
-        for info in train_grpo(self._recipe(backend), place):
-            place, step = info.place, info.place.step
-            meter.tick(sum(len(rollout.completion.tokens) for rollout in info.rollouts))
-            if info.rollouts:
-                write_rollouts(self.folder.root, step, info.rollouts)
-            row = _metrics_row(info, meter) | spent(self.prepared.service)
-            is_last = step == num_steps
-            is_eval_due |= is_last or _due(step, training.eval_interval_steps)
-            if is_eval_due and info.is_whole:
-                row |= self._validate(backend)
-                is_eval_due = False
-            metrics.append(row)
-            trackers.log(step, {name: value for name, value in row.items() if isinstance(value, int | float)})
-            self.reporter.step(step, _told(row, meter), logged=True)
-            if info.told is not None:
-                self.reporter.say(f"step {step}: {info.told}")
-            history.append(row)
-            for alarm in onsets(history):
-                self.reporter.say(f"step {alarm.step}: {alarm.text}")
-            is_save_due |= is_last or _due(step, training.save_interval_steps) or stop.signal_number is not None
-            if is_save_due and info.is_whole:
-                self._save(backend, place, metrics)
-                is_save_due = False
-                if stop.signal_number is not None:
-                    break
-        return place
-
-    def _recipe(self, backend: PolicyBackend) -> Recipe:
-        return Recipe(
-            backend=backend,
-            stream=PromptStream(self.prepared.prompts.train, seed=self.config.seed),
-            score=self.prepared.rewards.score,
-            settings=self.config.grpo,
-            num_prompts=self.config.training.micro_batch_size,
-            num_steps=self.prepared.num_steps,
-            seed=self.config.seed,
-            curriculum=self.prepared.curriculum,
-        )
-
-    def _validate(self, backend: PolicyBackend) -> dict[str, float]:
-        prompts = self.prepared.prompts.validation
-        if not prompts:
-            return {}
-        return validate(backend, prompts, seed=self.config.seed, tagged=self.config.prompt.asks_for_tags).metrics()
-
-    def _save(self, backend: PolicyBackend, place: Place, metrics: MetricsFile) -> None:
-        """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
-        folder = checkpoint_folder(self.checkpoints, place.step)
-        backend.snapshot(folder, {"place": list(place), "metrics_bytes": metrics.sync()})
-        keep_newest(self.checkpoints, folder, self.config.training.max_checkpoints_to_keep)
-
-    def _finish(self, backend: PolicyBackend) -> GrpoResult:
-        backend.export(self.folder.final)
-        rows = read_metrics(self.folder.metrics)
-        result = rows[-1]
-        if told := change_told(rows):
-            self.reporter.say(told)
-        self.manifest |= {"result": result, "files": folder_hashes(self.folder.final)}
-        return GrpoResult(self.folder.root, "finished", result["step"], result, self.folder.final)
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
-def _metrics_row(info: GrpoInfo, meter: Meter) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
-    metrics = info.metrics
-    return {
-        "step": info.place.step,
-        "loss": metrics.loss,
-        **info.rewards,
-        "kl": metrics.kl,
-        "clip_share": metrics.clip_share,
-        **_gap(metrics),
-        **({} if metrics.grad_norm is None else {"grad_norm": metrics.grad_norm}),
-        "learning_rate": metrics.learning_rate,
-        "tokens": info.place.tokens,
-        "targets": metrics.num_targets,
-        **{f"{name}_seconds": round(seconds, 3) for name, seconds in info.timing._asdict().items()},
-        "tokens_per_second": round(meter.tokens_per_second, 1),
-        "timestamp": utc_now(),
-    }
-
-
-def _gap(metrics: PolicyMetrics) -> dict[str, float]:
-    """How far sampler and trainer are apart; later passes over a batch measure the policy's own way instead."""
-    if metrics.gap_mean is None or metrics.gap_max is None:
-        return {}
-    return {"sampler_gap_mean": metrics.gap_mean, "sampler_gap_max": metrics.gap_max}
-
-
-def _told(row: Mapping[str, Any], meter: Meter) -> str:
-    accuracy = f" · validation {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else ""
-    return (
-        f"reward {row['reward_mean']:.3f} ± {row['reward_std']:.3f}{accuracy} · "
-        f"length {row['completion_length_mean']:.0f} · KL {row['kl']:.4f} · "
-        f"{row['rollout_seconds']:.1f} s sampling, {row['update_seconds'] + row['reference_seconds']:.1f} s learning · "
-        f"ETA {meter.eta(row['step'])}{told_cost(row)}"
-    )

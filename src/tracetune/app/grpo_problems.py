@@ -28,6 +28,11 @@ class PromptSets(NamedTuple):
     facts: dict[str, Any]
     validation_facts: dict[str, Any] | None
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(prompt.tokens) for prompt in (*self.train, *self.validation))
+
 
 def read_problems(config: GrpoConfig) -> LoadedProblems:
     """The problems that a configuration asks for. Raises what the source raises."""

@@ -51,12 +51,12 @@ class Change(NamedTuple):
     same: bool
 
 
-def check_memory(config: Config) -> None:
+def check_memory(config: Config, *, teacher: str | None = None) -> None:
     """Raises InputError, naming the change that would make it fit, for a run that this device's memory cannot hold; and
     what `blueprint` raises.
 
-    Does nothing when TRACETUNE_SKIP_MEMORY_CHECK is set, for another backend than ours, or where the device does not
-    say how much it has.
+    `teacher` is a model that lies in memory beside the run's. Does nothing when TRACETUNE_SKIP_MEMORY_CHECK is set,
+    for another backend than ours, or where the device does not say how much it has.
     """
     if config.backend != "local" or os.environ.get(SKIP, "") not in {"", "0"}:
         return
@@ -64,15 +64,23 @@ def check_memory(config: Config) -> None:
     if here is None:
         return
     config, arch = with_shape(config)
-    needed = needed_bytes(config, arch, here.num_bytes)
-    if needed <= here.num_bytes:
+    beside = teacher_bytes(teacher)
+    left = here._replace(num_bytes=here.num_bytes - beside)
+    needed = needed_bytes(config, arch, left.num_bytes)
+    if needed <= left.num_bytes:
         return
-    change = first_change(config, arch, here)
+    change = first_change(config, arch, left)
     fitting = "no change of settings fits, take a smaller model" if change is None else f"this fits: {change.words}"
     raise InputError(
-        f"memory: {config.model.name} needs {told_bytes(needed)} or more, got {told_bytes(here.num_bytes)} "
-        f"{here.source}; {fitting}; {SKIP}=1 begins all the same"
+        f"memory: {config.model.name} needs {told_bytes(needed)} or more"
+        f"{f' beside the {told_bytes(beside)} of its teacher {teacher}' if beside else ''}, got "
+        f"{told_bytes(here.num_bytes)} {here.source}; {fitting}; {SKIP}=1 begins all the same"
     )
+
+
+def teacher_bytes(teacher: str | None) -> int:
+    """The weights of a teacher of this machine, 0 without one."""
+    return 0 if teacher is None else num_bytes(abstract_params(blueprint(teacher).arch))
 
 
 def with_shape(config: Config) -> tuple[Any, Arch]:

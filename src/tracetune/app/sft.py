@@ -16,10 +16,7 @@ from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.examples import mix_told, parts_of, tokenize
 from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.followers import own_folder, own_stream
-from tracetune.app.manifest import (
-    describe_inputs,
-    named,
-)
+from tracetune.app.manifest import describe_inputs, named
 from tracetune.app.memory import check_memory
 from tracetune.app.progress import Reporter
 from tracetune.app.run_benchmark import check_benchmark, end_with_benchmark

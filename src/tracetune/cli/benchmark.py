@@ -28,7 +28,7 @@ Suite = Annotated[Text, typer.Option(help="quick, standard (the default without 
 Datasets = Annotated[Text, typer.Option(help="Shipped sets (arithmetic, k12, tutoring, safety) and JSONL files: a,b.")]
 Base = Annotated[Path | None, typer.Option("--compare", help="The benchmark_results.json to compare with.")]
 OutputDir = Annotated[Path | None, typer.Option(help="Where the files go; artifacts/benchmarks/NAME by default.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Answers at once: slots of a model, requests to an endpoint.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="At once: answers of a model (32) or requests (8).")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 MaxItems = Annotated[int | None, typer.Option(min=1, help="Only the first N of each evaluation.")]
 System = Annotated[Text, typer.Option(help="System text before every item; see docs/benchmark.md for the default.")]
@@ -56,7 +56,7 @@ def benchmark(
     datasets: Datasets = None,
     compare: Base = None,
     output_dir: OutputDir = None,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = None,
     max_tokens: MaxTokens = 512,
     max_items: MaxItems = None,
     system: System = None,
@@ -75,7 +75,7 @@ def benchmark(
     from tracetune.app.progress import Reporter
 
     asked = {"kind": endpoint_kind, "model": endpoint_model or model_name, "key_variable": key_variable}
-    asked |= {"concurrency": batch_size, "timeout": timeout}
+    asked |= {"timeout": timeout} | ({} if batch_size is None else {"concurrency": batch_size})
     subject = _subject(model, _endpoint(endpoint, asked), answers, answers_of)
     with Reporter(sys.stderr) as reporter:
         done = app.benchmark(
@@ -86,7 +86,7 @@ def benchmark(
             compare=compare,
             model_name=model_name,
             max_tokens=max_tokens,
-            batch_size=batch_size,
+            batch_size=batch_size or 32,
             max_items=max_items,
             system_instruction=system,
             prices=_prices(price_in, price_out),

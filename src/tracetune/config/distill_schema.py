@@ -33,6 +33,11 @@ class TeacherSettings:
     verify: bool = True
     cache: bool = True
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its weights lie in this process."""
+        return self.url is None and self.backend == "local"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudentSettings:

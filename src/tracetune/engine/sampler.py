@@ -33,7 +33,16 @@ PREFILL_TOKENS = 1_024
 # Stop ids are compared so many at a time; more compile anew.
 _STOP_IDS = 8
 
-__all__ = ["Sampling", "failure", "fold_keys", "generate", "generate_groups", "generate_mixed", "refusal"]
+__all__ = [
+    "Sampling",
+    "failure",
+    "fold_keys",
+    "generate",
+    "generate_each",
+    "generate_groups",
+    "generate_mixed",
+    "refusal",
+]
 
 
 def generate(
@@ -86,26 +95,52 @@ def generate_groups(
 
     `keys` [P, G, 2] are raw, uint32; None means `fold_in(seed, p·G + g)`. Otherwise as `generate`.
     """
+    total = len(prompts) * num_generations
+    finished = generate_each(
+        model,
+        prompts,
+        sampling,
+        num_generations=num_generations,
+        batch_size=batch_size,
+        keys=keys,
+        longest_prompt=longest_prompt,
+        dtype=dtype,
+    )
+    completions: dict[int, Completion] = {}
+    for place, completion in finished:
+        completions[place] = completion
+        if on_progress is not None:
+            on_progress(len(completions), total)
+    return [[completions[p * num_generations + g] for g in range(num_generations)] for p in range(len(prompts))]
+
+
+def generate_each(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    num_generations: int = 1,
+    batch_size: int = 32,
+    keys: np.ndarray | None = None,
+    longest_prompt: int = 0,
+    dtype: Any = None,
+) -> Iterator[tuple[int, Completion]]:
+    """What `generate_groups` gives, each completion with its place p·G + g as soon as it has finished."""
     check_sampling(sampling, batch_size)
     keys_PG2 = _keys(sampling.seed, len(prompts), num_generations, keys)
-    refused = [refusal(prompt, model) for prompt in prompts]
-    completions = [[completion] * num_generations for completion in refused]
+    requests = []
     # Prompts of like length share a prefill.
-    order = sorted((p for p in range(len(prompts)) if refused[p] is None), key=lambda p: len(prompts[p]))
-    requests = [
-        Request(p * num_generations + g, p, prompts[p], _limit(prompts[p], model, sampling), keys_PG2[p, g])
-        for p in order
-        for g in range(num_generations)
-    ]
-    total = len(prompts) * num_generations
-    done = total - len(requests)
-    slots = _Slots(model, sampling, requests, (batch_size, num_generations), _room(longest_prompt), dtype=dtype)
+    for p in sorted(range(len(prompts)), key=lambda p: len(prompts[p])):
+        refused = refusal(prompts[p], model)
+        for g in range(num_generations):
+            place = p * num_generations + g
+            if refused is not None:
+                yield place, refused
+            else:
+                requests.append(Request(place, p, prompts[p], _limit(prompts[p], model, sampling), keys_PG2[p, g]))
+    slots = _Slots(model, sampling, requests, (batch_size, num_generations), prompt_room(longest_prompt), dtype=dtype)
     for request, completion in slots.run():
-        completions[request.prompt_place][request.place % num_generations] = completion
-        done += 1
-        if on_progress is not None:
-            on_progress(done, total)
-    return [[completion for completion in group if completion is not None] for group in completions]
+        yield request.place, completion
 
 
 def generate_mixed(
@@ -261,7 +296,7 @@ class _Slots:
         return {place: (computed, row) for row, place in enumerate(places)}
 
     def _size(self, prompt: Sequence[int]) -> int:
-        return max(_room(len(prompt)), self.least_room)
+        return max(prompt_room(len(prompt)), self.least_room)
 
     def _decode(self) -> decode.Chunk:
         """One chunk of tokens for every slot; a free slot has none remaining."""
@@ -323,7 +358,7 @@ def _choice(sampling: Sampling, stop_ids: list[int], vocab_size: int) -> tuple[S
     return settings, dials
 
 
-def _room(num_tokens: int) -> int:
+def prompt_room(num_tokens: int) -> int:
     """Positions for the cached part of a prompt: a power of two, so that shapes are few."""
     size = cache.SMALLEST
     while size < num_tokens - 1:

@@ -44,18 +44,28 @@ def score_tokens(
 
 def in_buckets(sequences: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
     """Places of sequences of like length and their tokens padded to [B, T], the shortest first; both dimensions are
-    powers of two, so rows beyond the places may be empty."""
+    powers of two, so rows beyond the places may be empty. A few short ones join longer ones where that pads less."""
     order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
     start = 0
     while start < len(order):
         length = _bucket(len(sequences[order[start]]), MIN_LENGTH)
-        batch = min(max(1, BATCH_TOKENS // length), _bucket(len(order) - start, 1))
-        places = [place for place in order[start : start + batch] if len(sequences[place]) <= length]
+        batch, places = _next_batch(sequences, order[start:], length)
+        while len(places) < min(batch, len(order) - start):
+            longer = _bucket(len(sequences[order[start + len(places)]]), MIN_LENGTH)
+            if len(places) * longer >= batch * length:
+                break
+            length = longer
+            batch, places = _next_batch(sequences, order[start:], length)
         tokens_BT = np.zeros((batch, length), np.int32)
         for row, place in enumerate(places):
             tokens_BT[row, : len(sequences[place])] = sequences[place]
         yield places, tokens_BT
         start += len(places)
+
+
+def _next_batch(sequences: Sequence[Sequence[int]], order: Sequence[int], length: int) -> tuple[int, list[int]]:
+    batch = min(max(1, BATCH_TOKENS // length), _bucket(len(order), 1))
+    return batch, [place for place in order[:batch] if len(sequences[place]) <= length]
 
 
 def check_sequence(tokens: Sequence[int], arch: Arch, where: str) -> None:
