@@ -21,6 +21,8 @@ from tracetune.app.benchmark import (
     benchmark,
     compare_benchmarks,
 )
+from tracetune.app.benchmark_files import LOCK
+from tracetune.app.runs import hold_run
 from tracetune.core.errors import Conflict, InputError, NotFound, StorageError
 
 SUMS = [
@@ -321,6 +323,11 @@ def test_a_second_judge_stands_beside_the_rules_with_its_own_errors(tmp_path):
     assert safety["judge"]["metrics"]["false_refusal_rate"]["count"] == 0
     # Only what could not be read is asked for again.
     assert all('"refused"' in text and "kill" not in text for text in again)
+    # Another judge has said nothing yet.
+    with endpoint(judging) as other:
+        second = EndpointSettings(url=other.url, model="judge-2", max_tries=1)
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], judge=second)
+    assert any('"keeps_answer_back"' in asked(body) for body in other.bodies)
     page = (tmp_path / "out/benchmark.html").read_text()
     assert "judge judge-1" in page
     assert "100.0 % (17 of 17)" in page
@@ -369,13 +376,106 @@ def test_the_command_ends_with_1_when_everything_failed_or_something_got_worse(t
         assert code == 0, said
         assert "▼ right by value" in said
         assert run(*words, "--fail-on-regression")[0] == 1
-    only = ("--results", str(tmp_path / "bad/benchmark_results.json"), "--compare", str(tmp_path / "good"))
-    code, said = run(*only, "--json")
-    assert code == 0
-    assert json.loads(said)["regressions"]
-    assert run(*only, "--fail-on-regression")[0] == 1
+    only = ["benchmark", "--results", str(tmp_path / "bad/benchmark_results.json"), "--compare", str(tmp_path / "good")]
+    said = CliRunner().invoke(app, [*only, "--json"])
+    assert said.exit_code == 0
+    assert json.loads(said.output)["regressions"]
+    assert CliRunner().invoke(app, [*only, "--fail-on-regression"]).exit_code == 1
     with endpoint(Said(status=400)) as seen:
         assert run("--endpoint", seen.url, "--output-dir", str(tmp_path / "failed"))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--model", "tiny", "--fail-on-regression"], "--fail-on-regression would do nothing without --compare"),
+        (["--results", "r", "--compare", "b", "--model", "tiny"], "--model would do nothing beside --results"),
+        (["--model", "tiny", "--judge-model", "j"], "--judge-model would do nothing without --judge"),
+        (["--model", "tiny", "--answers-of", "a"], "--answers-of would do nothing without --answers"),
+        (["--model", "tiny", "--key-variable", "K"], "--key-variable would do nothing without --endpoint"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(words, told, tmp_path, monkeypatch):
+    from tracetune.cli.benchmark import benchmark as command
+
+    monkeypatch.chdir(tmp_path)
+    given = {word[2:].replace("-", "_"): value for word, value in pairs_of(words)}
+    with pytest.raises(InputError, match=told):
+        command(**given)
+    assert not list(tmp_path.iterdir())
+
+
+def pairs_of(words: list[str]) -> list[tuple[str, object]]:
+    """Options with their values; one that takes none is True."""
+    found: list[tuple[str, object]] = []
+    for word in words:
+        if word.startswith("--"):
+            found.append((word, True))
+        else:
+            name = found.pop()[0]
+            found.append((name, Path(word) if name in ("--results", "--compare") else word))
+    return found
+
+
+def test_a_recorded_file_that_changed_is_another_benchmark(tmp_path):
+    row = {"question": "2+2?", "ground_truth": "A: 4", "mine": {"is_correct": True, "solution": "A: 4"}}
+    path = Path(written(tmp_path / "solutions.jsonl", [row]))
+    benchmark(RecordedSubject(path, "mine"), output=tmp_path / "out")
+    benchmark(RecordedSubject(path, "mine"), output=tmp_path / "out")
+    written(path, [{**row, "mine": {"is_correct": False, "solution": "A: 5"}}])
+    with pytest.raises(Conflict, match="answers_sha256 was"):
+        benchmark(RecordedSubject(path, "mine"), output=tmp_path / "out")
+
+
+def test_recorded_answers_are_judged_by_what_is_asked_now(tmp_path):
+    with endpoint(right) as seen:
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[written(tmp_path / "sums.jsonl", SUMS[:2])])
+    other = written(tmp_path / "sums.jsonl", [SUMS[0], {**SUMS[1], "expected_answer": "3"}])
+    recorded = RecordedSubject(tmp_path / "out/answers.jsonl")
+    again = benchmark(recorded, output=tmp_path / "again", datasets=[other])
+    assert again.results["evaluations"]["math_accuracy"]["numeric_match_accuracy"] == 0.5
+
+
+def test_a_smaller_benchmark_in_the_same_folder_loses_no_answer(tmp_path):
+    sets = written(tmp_path / "sums.jsonl", SUMS)
+    with endpoint(right) as seen:
+        for more in ({}, {"max_items": 2}, {}):
+            done = benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], **more)
+    assert done.results["answered"] == len(seen.bodies) == len(SUMS)
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path):
+    sets = written(tmp_path / "sums.jsonl", SUMS[:1])
+    with endpoint(right) as seen:
+        with (
+            hold_run(tmp_path / "out", lock=LOCK),
+            pytest.raises(Conflict, match="is answering a benchmark in this folder"),
+        ):
+            benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets])
+        assert not seen.bodies
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets])
+
+
+def test_a_comparison_does_not_outlive_what_it_was_about(tmp_path):
+    sets = written(tmp_path / "sums.jsonl", SUMS)
+    with endpoint(right) as seen:
+        benchmark(at(seen.url), output=tmp_path / "base", datasets=[sets])
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], compare=tmp_path / "base")
+        assert (tmp_path / "out/comparison.json").is_file()
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], max_items=3)
+    assert not [*(tmp_path / "out").glob("comparison.*")]
+
+
+def test_the_flips_are_of_one_part_and_what_is_on_one_side_alone_is_named(tmp_path):
+    with endpoint(right) as seen:
+        sets = written(tmp_path / "mine.jsonl", [*SUMS, TURN, RISK])
+        benchmark(at(seen.url), output=tmp_path / "base", datasets=[sets])
+        sets = written(tmp_path / "mine.jsonl", [*SUMS, TURN, {**RISK, "id": "r2"}])
+        done = benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], compare=tmp_path / "base")
+    assert done.comparison is not None
+    assert done.comparison.pairs is not None
+    assert (done.comparison.numbers["flips"], len(done.comparison.pairs.pairs)) == ("math", len(SUMS))
+    assert "Without an item on both sides, and so not compared: does as it should" in done.comparison.numbers["note"]
 
 
 @pytest.mark.slow

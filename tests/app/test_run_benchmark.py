@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tracetune.app.benchmark_subjects import Asking, ModelSubject, ready
 from tracetune.app.distill import run_distill
 from tracetune.app.experiment_baseline import measure_baseline
 from tracetune.app.experiment_new import new_experiment
@@ -133,11 +134,9 @@ def test_a_benchmark_can_be_added_to_a_finished_run_and_is_no_part_of_what_was_t
     assert "benchmark" not in json.loads((place.folder / "run_manifest.json").read_text())["training_config"]
     (place.folder / "training_config.yaml").write_text(text.replace("max_tokens: 4", "max_tokens: 5"))
     assert '"max_tokens": 5' not in (place.folder / "request.json").read_text()
-    for name in ("request.json", "answers.jsonl"):
-        (place.folder / name).unlink()
-    shutil.rmtree(place.folder / "benchmark_base")
     assert train(place, tree / "home").status == "already finished"
-    assert '"max_tokens": 5' in (place.folder / "request.json").read_text()
+    for folder in (place.folder, place.folder / "benchmark_base"):
+        assert '"max_tokens": 5' in (folder / "request.json").read_text()
 
 
 def test_another_benchmark_to_compare_with_can_be_named_afterwards(tree):
@@ -243,3 +242,16 @@ def test_an_rlvr_run_is_asked_behind_its_instruction_and_so_is_its_base(settings
         assert json.loads((folder / "request.json").read_text())["instruction"] == "Add."
     assert stand(place) == stand(place, home)
     assert "| reward mean |" in (place.folder / "README.md").read_text()
+
+
+def test_a_base_that_another_run_made_is_asked_as_this_run_asks(small_model, tmp_path):
+    for name in ("other", "this"):
+        settings = {"model": {"path": "m"}, "prompt": {"instruction": name}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run_manifest.json").write_text(json.dumps({"training_config": settings}))
+    base = str(shutil.copytree(small_model, tmp_path / "other" / "checkpoint-final"))
+    told = [
+        ready(ModelSubject(base, shown_as=shown_as), Asking(), tmp_path, print).asked.facts["instruction"]
+        for shown_as in (tmp_path / "this", None)
+    ]
+    assert told == ["this", "other"]

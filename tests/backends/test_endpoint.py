@@ -77,6 +77,9 @@ def test_an_address_says_what_kind_it_is(url, meant, kind):
         ("h:1/v1", "http://"),
         ("http://me:pw@h/v1", "user name or password"),
         ("http://h:x", "no address"),
+        ("http://me:pw@h:x", "no address"),
+        ("ftp://me:pw@h", "http://"),
+        ("h/ask?key=pw", "http://"),
     ],
 )
 def test_what_is_no_address_is_refused_without_repeating_a_password(url, complaint):
@@ -127,6 +130,7 @@ def test_retry_after_is_obeyed_by_every_ask():
         (Said(body=b"[1]"), "must be a JSON object"),
         (Said(body=b'{"choices": []}'), "no choices"),
         (Said(body=b'{"choices": [{"message": {"content": 7}}]}'), "must be text"),
+        (Said(body=b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'), "must be text"),
         (Said(body=b"[" * 100_000), "not JSON"),
         (Said(body=b'{"choices": [{"mess', drop=9), "RemoteProtocolError"),
         (Said(body=b"\xff\xfe"), "not JSON"),
@@ -139,6 +143,14 @@ def test_rubbish_is_a_failure_with_its_reason_after_some_tries(said, reason):
     assert reason in (found.error or "")
     assert "(after 3 tries)" in (found.error or "")
     assert len(seen.bodies) == 3
+
+
+def test_a_model_that_thought_until_its_tokens_were_gone_has_said_nothing():
+    cut = b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'
+    with endpoint(Said(body=cut)) as seen:
+        found = replies(seen.url, "q")["q"]
+    assert found.told is not None
+    assert (found.told.text, found.told.finish_reason, found.tries) == ("", "length", 1)
 
 
 @pytest.mark.parametrize("said", [Said(body=b"{}", pause=2.0), Said(body=b" " * 200, pause=0.02)])
@@ -192,6 +204,9 @@ def test_the_key_stands_in_no_answer_and_no_error(monkeypatch):
     with endpoint(chat(f"you sent {KEY}")) as seen:
         repeated = replies(seen.url, "q", key_variable="MY_KEY")["q"]
     assert KEY not in repr(refused)
+    with endpoint(Said(status=401, body=b"x" * 190 + KEY.encode())) as seen:
+        cut = replies(seen.url, "q", key_variable="MY_KEY")["q"]
+    assert KEY[:6] not in repr(cut)
     assert "MY_KEY" in (refused.error or "")
     assert repeated.told is not None
     assert repeated.told.text == "you sent …"

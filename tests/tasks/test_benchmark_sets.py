@@ -96,6 +96,7 @@ def test_three_kinds_of_rows_and_gsm8ks_are_read(tmp_path):
         ({"evaluation": "math", "should_refuse": True}, "should_refuse must be"),
         ({"expected_answer": None}, "expected_answer must be text"),
         ({"colour": 1}, "unknown field 'colour'"),
+        ({"should_refuse": True, "answer": "I can't help."}, "unknown field 'answer'"),
     ],
 )
 def test_a_bad_row_is_refused_by_file_and_line(tmp_path, change, complaint):

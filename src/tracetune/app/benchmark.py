@@ -35,6 +35,7 @@ from tracetune.app.benchmark_subjects import (
 )
 from tracetune.app.benchmark_words import PAGE
 from tracetune.app.progress import Reporter
+from tracetune.app.runs import hold_run
 from tracetune.backends.endpoint import EndpointSettings
 from tracetune.core.benchmark import PARTS, BenchmarkAnswer, BenchmarkItem, Part
 from tracetune.core.durable import write_durably
@@ -103,8 +104,9 @@ def benchmark(
     `batch_size` is how many a model here answers at once; `max_items` keeps the first of each evaluation. `say` is told
     the progress, or `reporter` shows it.
 
-    Raises Conflict when `output` holds answers to another benchmark, StorageError when the endpoint is gone or the
-    disk refuses (answers so far are kept), and what the subject raises when it cannot be asked.
+    Raises Conflict when `output` holds answers to another benchmark or another process writes there, StorageError when
+    the endpoint is gone or the disk refuses (answers so far are kept), and what the subject raises when it cannot be
+    asked.
     """
     say = reporter.say if reporter is not None else say or _silent
     if compare is not None:
@@ -114,26 +116,28 @@ def benchmark(
     person = ready(subject, asking, output, say)
     items = _items(person, suite, datasets, max_items)
     asked = person.asked._replace(model_name=model_name or person.asked.model_name)
-    folder_of.claim_folder(output, {"model_name": asked.model_name, "endpoint": asked.endpoint, **asked.facts})
-    answers = _answer_all(person, items, output, _Progress(say, reporter))
-    folder_of.write_answers(output, answers)
-    judged = {} if judge is None else judge_answers(judge, answers, output)
-    results = {
-        **_header(asked, answers),
-        "suite": _suite(person, suite, datasets),
-        "datasets": list(dict.fromkeys(item.dataset for item in items)),
-        **counts(answers),
-        **costs(answers, prices),
-        "seconds": round(time.monotonic() - begun, 3),
-    }
-    parts: dict[Part, dict[str, Any]] = {
-        part: part_results(part, asked.model_name, answers, judged.get(part)) for part in PARTS
-    }
-    for part, told in parts.items():
-        folder_of.write_json(output / FILES[part], told)
-    folder_of.write_json(output / folder_of.RESULTS, results)
-    comparison = None if compare is None else compare_benchmarks(compare, output, output)
-    _write_page(results, parts, answers, comparison, output)
+    with hold_run(output, "choose another --output-dir", lock=folder_of.LOCK, doing="answering a benchmark"):
+        folder_of.claim_folder(output, {"model_name": asked.model_name, "endpoint": asked.endpoint, **asked.facts})
+        answers = _answer_all(person, items, output, _Progress(say, reporter))
+        folder_of.write_answers(output, answers)
+        judged = {} if judge is None else judge_answers(judge, answers, output)
+        results = {
+            **_header(asked, answers),
+            "suite": _suite(person, suite, datasets),
+            "datasets": list(dict.fromkeys(item.dataset for item in items)),
+            **counts(answers),
+            **costs(answers, prices),
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+        parts: dict[Part, dict[str, Any]] = {
+            part: part_results(part, asked.model_name, answers, judged.get(part)) for part in PARTS
+        }
+        for part, told in parts.items():
+            folder_of.write_json(output / FILES[part], told)
+        folder_of.forget_comparison(output)
+        folder_of.write_json(output / folder_of.RESULTS, results)
+        comparison = None if compare is None else compare_benchmarks(compare, output, output)
+        _write_page(results, parts, answers, comparison, output)
     return BenchmarkOutcome(results, output, comparison)
 
 

@@ -6,11 +6,12 @@ the number of metrics (Holm); Fisher's exact test on the counts where they do no
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tracetune.app.benchmark_files import ANSWERS, COMPARISON, RESULTS, read_answers, read_json, write_json
-from tracetune.core.benchmark import PART_OF, SECTIONS
+from tracetune.app.benchmark_files import ANSWERS, COMPARISON, FLIPS, RESULTS, read_answers, read_json, write_json
+from tracetune.core.benchmark import PART_OF, PARTS, RATES, SECTIONS, Part
 from tracetune.core.durable import write_durably
 from tracetune.core.errors import InputError
 from tracetune.core.results import Accuracy, Comparison, EvalResult, Interval
@@ -21,7 +22,6 @@ from tracetune.evals.statistics import fisher_exact, holm, newcombe, wilson
 from tracetune.reports.html import render_html
 
 ALPHA = 0.05
-PAGE = "comparison.html"
 HEADER = ("model_name", "endpoint", "timestamp", "suite", "total", "answered", "failed", "evaluations")
 
 
@@ -70,17 +70,18 @@ def compare_benchmarks(base: Path, current: Path, output: Path) -> BenchmarkComp
     rows = _paired_rows(*shared) if shared else _unpaired_rows(before, after)
     if not rows:
         raise InputError(f"compare {base} → {current}: no metric has a number in both; benchmark both on one suite")
-    pairs = compare(*shared) if shared and _has_scored_pair(*shared) else None
+    part, pairs = _flips(*shared) if shared else (None, None)
     numbers = {
         "baseline": before.header,
         "current": after.header,
         **{kind: [row for row in rows if row["change"] == change] for kind, change in _CHANGES.items()},
         "items_match": shared is not None,
-        "note": _note(shared is not None, rows),
+        "flips": part,
+        "note": _note(shared, rows),
     }
     write_json(output / COMPARISON, numbers)
     if pairs is not None:
-        write_durably(output / PAGE, render_html(pairs).encode("utf-8", "replace"))
+        write_durably(output / FLIPS, render_html(pairs).encode("utf-8", "replace"))
     return BenchmarkComparison(numbers, pairs)
 
 
@@ -105,9 +106,20 @@ def _shared(before: _Side, after: _Side) -> tuple[EvalResult, EvalResult] | None
     return None if ids[0].isdisjoint(ids[1]) else (before.answers, after.answers)
 
 
-def _has_scored_pair(before: EvalResult, after: EvalResult) -> bool:
-    scored = [{item.eval_id for item in side.items if item.score.correct is not None} for side in (before, after)]
-    return not scored[0].isdisjoint(scored[1])
+def _flips(before: EvalResult, after: EvalResult) -> tuple[Part | None, Comparison | None]:
+    """The first part with a pair of verdicts, and its items compared: what is right of one part and of another is no
+    sum. None where there is no pair."""
+    for part in PARTS:
+        sides = [_of_part(part, side) for side in (before, after)]
+        scored = [{item.eval_id for item in side.items if item.score.correct is not None} for side in sides]
+        if not scored[0].isdisjoint(scored[1]):
+            return part, compare(*sides)
+    return None, None
+
+
+def _of_part(part: Part, result: EvalResult) -> EvalResult:
+    first = RATES[part][0][0]
+    return replace(result, items=tuple(item for item in result.items if first in result.meta["items"][item.eval_id]))
 
 
 def _paired_rows(before: EvalResult, after: EvalResult) -> list[dict[str, Any]]:
@@ -167,6 +179,10 @@ def _unpaired_row(metric: Metric, before: _Side, after: _Side) -> dict[str, Any]
     return {**_opening(metric), **numbers, **told, "change": change}
 
 
+def _is_measured(metric: Metric, shared: tuple[EvalResult, EvalResult]) -> bool:
+    return all(measure(side, metric) for side in shared)
+
+
 def _difference(old: Accuracy, new: Accuracy) -> Interval:
     return newcombe((old.correct, old.total), (new.correct, new.total))
 
@@ -176,9 +192,12 @@ def _opening(metric: Metric) -> dict[str, Any]:
     return {"metric": metric.name, "section": section, "label": metric.label, "direction": metric.direction}
 
 
-def _note(is_paired: bool, rows: Sequence[Mapping[str, Any]]) -> str:
-    if is_paired:
-        return "Items are paired by id; a change counts when exact McNemar, adjusted by Holm, is below 0.05."
+def _note(shared: tuple[EvalResult, EvalResult] | None, rows: Sequence[Mapping[str, Any]]) -> str:
+    if shared is not None:
+        told = "Items are paired by id; a change counts when exact McNemar, adjusted by Holm, is below 0.05."
+        paired = {row["metric"] for row in rows}
+        alone = [metric.label for metric in METRICS if metric.name not in paired and _is_measured(metric, shared)]
+        return f"{told} Without an item on both sides, and so not compared: {', '.join(alone)}." if alone else told
     if any(row["test"] is None for row in rows):
         return (
             "No item matches and a file has no counts, so metrics without a test are sorted by their sign alone: "

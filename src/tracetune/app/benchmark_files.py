@@ -20,6 +20,9 @@ from tracetune.data.records import read_records
 from tracetune.evals.benchmark import judge
 
 REQUEST, ANSWERS, RESULTS, COMPARISON = "request.json", "answers.jsonl", "benchmark_results.json", "comparison.json"
+# Answers to items that the last benchmark did not ask about, for one that does; and the page of a comparison's flips.
+OTHERS, FLIPS = "other_answers.jsonl", "comparison.html"
+LOCK = ".benchmark.lock"
 _ITEM_FIELDS = tuple(field.name for field in fields(BenchmarkItem))
 _ANSWER_FIELDS = tuple(field.name for field in fields(BenchmarkAnswer) if field.name != "item")
 
@@ -45,12 +48,31 @@ def claim_folder(folder: Path, request: Mapping[str, Any]) -> None:
     write_json(path, request)
 
 
+def asked_otherwise(folder: Path, **facts: Any) -> bool:
+    """Whether the folder's answers were asked for with other values than these."""
+    if not (folder / REQUEST).is_file():
+        return False
+    known = read_json(folder / REQUEST)
+    return any(name in known and known[name] != value for name, value in facts.items())
+
+
+def start_anew(folder: Path) -> None:
+    """Forget all answers of a folder, and what was made of them."""
+    forget_comparison(folder)
+    for name in (RESULTS, OTHERS, ANSWERS, REQUEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def forget_comparison(folder: Path) -> None:
+    """A comparison of earlier results must not stand beside new ones."""
+    for name in (COMPARISON, FLIPS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def kept_answers(folder: Path) -> dict[str, BenchmarkAnswer]:
     """Answers that were obtained, by item id; failed ones are asked again. A last line torn by a kill is none."""
-    path = folder / ANSWERS
-    if not path.is_file():
-        return {}
-    answers = (_answer(row, where) for where, row in rows_of(path))
+    paths = [folder / name for name in (OTHERS, ANSWERS) if (folder / name).is_file()]
+    answers = (_answer(row, where) for path in paths for where, row in rows_of(path))
     return {answer.item.id: answer for answer in answers if answer.response is not None}
 
 
@@ -90,7 +112,11 @@ def rows_of(path: Path, *, torn_end: bool = True) -> Iterator[tuple[str, Any]]:
 
 
 def write_answers(folder: Path, answers: Sequence[BenchmarkAnswer]) -> None:
-    """The finished file: one row an item, in the order of the items, with its verdicts."""
+    """The finished file: one row an item, in the order of the items, with its verdicts. Other answers are set aside."""
+    asked = {answer.item.id for answer in answers}
+    others = [answer for name, answer in kept_answers(folder).items() if name not in asked]
+    if others:
+        write_durably(folder / OTHERS, b"".join(_line(_row(answer)) for answer in others))
     write_durably(folder / ANSWERS, b"".join(_line(_row(answer) | {"verdicts": judge(answer)}) for answer in answers))
 
 

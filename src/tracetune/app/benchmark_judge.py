@@ -16,6 +16,7 @@ from tracetune.core.benchmark import RATES, BenchmarkAnswer, Part, Verdicts
 from tracetune.core.ids import content_hash
 from tracetune.core.results import Accuracy
 from tracetune.core.values import Message
+from tracetune.evals.benchmark import shown
 from tracetune.evals.calibration import Labelled, errors, labelled_answers
 from tracetune.evals.statistics import wilson
 
@@ -63,12 +64,12 @@ def _told(
     labelled: Sequence[Labelled],
     verdicts: Mapping[str, Verdicts | None],
 ) -> dict[str, Any]:
-    found = [verdicts[_key(answer)] for answer in answers if answer.item.part == part]
+    found = [verdicts[_key(answer, settings)] for answer in answers if answer.item.part == part]
     return {
         "model": settings.model,
         "metrics": {name: _rate([each[name] for each in found if each is not None]) for name, _, _ in RATES[part]},
         "unjudged": sum(each is None for each in found),
-        "errors": errors(labelled, [verdicts[_key(each.answer)] for each in labelled]),
+        "errors": errors(labelled, [verdicts[_key(each.answer, settings)] for each in labelled]),
     }
 
 
@@ -82,7 +83,7 @@ def _rate(verdicts: Sequence[bool | None]) -> dict[str, Any] | None:
 def _verdicts(settings: EndpointSettings, answers: Sequence[BenchmarkAnswer], path: Path) -> dict[str, Verdicts | None]:
     """By key; those on the disk are not asked for again."""
     known = _kept(path)
-    by_key = {_key(answer): answer for answer in answers}
+    by_key = {_key(answer, settings): answer for answer in answers}
     asks = [_ask(key, answer) for key, answer in by_key.items() if key not in known]
     found: dict[str, Verdicts | None] = dict.fromkeys(by_key)
     with Endpoint(settings) as endpoint, appending_rows(path) as put:
@@ -103,9 +104,11 @@ def _kept(path: Path) -> dict[str, dict[str, Any]]:
     return {row["key"]: row["said"] for _, row in rows_of(path)}
 
 
-def _key(answer: BenchmarkAnswer) -> str:
-    """Another question or answer is another verdict."""
-    return f"{answer.item.id} {content_hash([answer.item.prompt, answer.response])[:16]}"
+def _key(answer: BenchmarkAnswer, judge: EndpointSettings) -> str:
+    """Another judge, question or answer is another verdict."""
+    item = answer.item
+    told = [judge.url, judge.model, item.grade, item.expected_answer, item.prompt, shown(answer.response or "")]
+    return f"{item.id} {content_hash(told)[:16]}"
 
 
 def _ask(key: str, answer: BenchmarkAnswer) -> Ask:
@@ -115,7 +118,7 @@ def _ask(key: str, answer: BenchmarkAnswer) -> Ask:
         grade="unknown" if item.grade is None else item.grade,
         prompt=item.prompt,
         expected=item.expected_answer,
-        response=answer.response,
+        response=shown(answer.response or ""),
     )
     turns = (Message("system", SYSTEM), Message("user", text))
     return Ask(key, turns, {"temperature": 0.0, "max_tokens": 200})

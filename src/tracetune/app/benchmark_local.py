@@ -5,9 +5,9 @@ from itertools import groupby
 from pathlib import Path
 
 from tracetune.app.benchmark_files import ANSWERS
-from tracetune.app.benchmark_subjects import TUTOR, Asked, Asking, clean, facts_of
+from tracetune.app.benchmark_subjects import TUTOR, Asked, Asking, ModelSubject, clean, facts_of
 from tracetune.app.compile_cache import use_compile_cache
-from tracetune.app.evaluate import prompting_of
+from tracetune.app.evaluate import BASE, prompting_of
 from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
 from tracetune.core.errors import InputError
 from tracetune.core.values import Completion, Message
@@ -20,11 +20,12 @@ from tracetune.models.model import Model
 class LocalModel:
     """A model of this machine, loaded; answers come as they are finished."""
 
-    def __init__(self, name: str, asking: Asking, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, subject: ModelSubject, asking: Asking, folder: Path, say: Callable[[str], None]) -> None:
         use_compile_cache()
-        self._model = load_model(name)
+        self._model = load_model(subject.name)
         # The manifest of the run around a model says how prompts are shown to it.
-        self._prompting = prompting_of(name, folder / ANSWERS, say=say)
+        maker = subject.name if subject.shown_as is None else BASE
+        self._prompting = prompting_of(maker, (subject.shown_as or folder) / ANSWERS, say=say)
         self._asking = asking
         facts = {"model_fingerprint": self._model.fingerprint, "batch_size": asking.batch_size, **facts_of(asking)}
         if self._prompting.system_instruction or self._prompting.prompt_template != "default":

@@ -5,6 +5,7 @@ model's own run has one; a `{question}` endpoint has its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from tracetune.backends.endpoint import Ask, Endpoint, EndpointSettings, Reply
 from tracetune.backends.endpoint_forms import place_of
 from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
 from tracetune.core.errors import InputError
+from tracetune.core.ids import file_hash
 from tracetune.core.values import Message
 
 TUTOR = (
@@ -25,7 +27,8 @@ TUTOR = (
 class ModelSubject(NamedTuple):
     """A folder, an alias or `tiny`, answered by the local engine.
 
-    A model that no run made is shown prompts as the run in the folder `shown_as` does; None shows them plainly.
+    It is shown prompts as the run in the folder `shown_as` shows them, whatever run made it; None leaves that to the
+    run that made it, and without one shows them plainly.
     """
 
     name: str
@@ -85,7 +88,7 @@ def ready(subject: Subject, asking: Asking, folder: Path, say: Callable[[str], N
         # An endpoint needs no engine.
         from tracetune.app.benchmark_local import LocalModel
 
-        return LocalModel(subject.name, asking, subject.shown_as or folder, say)
+        return LocalModel(subject, asking, folder, say)
     if isinstance(subject, EndpointSubject):
         return _Service(subject.settings, asking)
     return _Record(subject)
@@ -117,7 +120,8 @@ class _Service:
 class _Record:
     def __init__(self, subject: RecordedSubject) -> None:
         model, self._answers = read_recorded(subject.path, subject.model)
-        self.asked = Asked(model, None, {"answers": subject.path.name, "model": model})
+        facts = {"answers": subject.path.name, "answers_sha256": file_hash(subject.path), "model": model}
+        self.asked = Asked(model, None, facts)
 
     def items(self) -> tuple[BenchmarkItem, ...]:
         return tuple(answer.item for answer in self._answers)
@@ -128,7 +132,11 @@ class _Record:
             found = by_id.get(item.id)
             if found is not None and found.item.prompt != item.prompt:
                 raise InputError(f"{item.id}: the recorded answer is to another question, {found.item.prompt[:80]!r}")
-            yield found or BenchmarkAnswer(item=item, response=None, error="no recorded answer", tries=0)
+            if found is None:
+                yield BenchmarkAnswer(item=item, response=None, error="no recorded answer", tries=0)
+            else:
+                # What is asked now decides what is right.
+                yield replace(found, item=item)
 
 
 def facts_of(asking: Asking) -> dict[str, Any]:

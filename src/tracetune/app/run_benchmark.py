@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TextIO
 
 from tracetune.app.benchmark import ModelSubject, benchmark, compare_benchmarks
-from tracetune.app.benchmark_files import RESULTS, read_json
+from tracetune.app.benchmark_files import RESULTS, asked_otherwise, read_json, start_anew
 from tracetune.app.benchmark_results import items_hash
-from tracetune.app.evaluate import Prompting, prompting_of
+from tracetune.app.evaluate import BASE, Prompting, prompting_of
 from tracetune.app.experiment_standing import stand
 from tracetune.app.experiments import model_slug, place_of_folder, tree_of
 from tracetune.app.progress import Reporter
@@ -79,6 +79,8 @@ def _before(folder: RunFolder, settings: BenchmarkSettings, base: str, reporter:
 def _measure(
     subject: ModelSubject, output: Path, settings: BenchmarkSettings, reporter: Reporter, *, model_name: str
 ) -> None:
+    if asked_otherwise(output, max_tokens=settings.max_tokens):
+        start_anew(output)
     outcome = benchmark(
         subject,
         output=output,
@@ -109,7 +111,7 @@ def _answers_all(root: Path, settings: BenchmarkSettings) -> bool:
 def _known_baseline(folder: RunFolder, base: str, settings: BenchmarkSettings) -> Path | None:
     """The baseline of the same tree, where it is this very model, asked the same and shown it in the same way."""
     place, manifest = place_of_folder(folder.root), read_manifest(folder.manifest) or {}
-    prompting = prompting_of(base, folder.root / RESULTS, say=lambda _: None)
+    prompting = prompting_of(BASE, folder.root / RESULTS, say=lambda _: None)
     if place is None or prompting != Prompting(prompting.base_model):
         return None
     known = tree_of(place) / "baseline" / model_slug(base)

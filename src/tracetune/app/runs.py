@@ -64,32 +64,32 @@ class RunFolder(NamedTuple):
 
 
 @contextmanager
-def hold_run(root: Path, advice: str = "choose another --output") -> Iterator[None]:
+def hold_run(
+    root: Path, advice: str = "choose another --output", *, lock: str = ".lock", doing: str = "training"
+) -> Iterator[None]:
     """Be the one process that writes to this run. Raises Conflict while another one is.
 
     The kernel drops the lock with its process, however that ends: no stale lock can remain.
     """
-    path = root / ".lock"
+    path = root / lock
     try:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StorageError(f"{path}: cannot be opened ({error.strerror}); {advice}") from error
     try:
-        _take(descriptor, root, advice)
+        _take(descriptor, root, f"{doing} in this folder", advice)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, root: Path, advice: str) -> None:
+def _take(descriptor: int, root: Path, doing: str, advice: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-        raise Conflict(
-            f"{root}: process {holder} is training in this folder; wait for it, stop it, or {advice}"
-        ) from None
+        raise Conflict(f"{root}: process {holder} is {doing}; wait for it, stop it, or {advice}") from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
 

@@ -91,6 +91,8 @@ class Endpoint:
         self.settings = settings
         self.place = place_of(settings.url, settings.kind)
         self._key = find_key(settings, self.place)
+        # A word of a few letters may stand in any answer.
+        self._secret = self._key if self._key and len(self._key) >= MIN_SECRET_CHARS else None
         self._gate = _Gate()
         limits = httpx.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
         timeout = httpx.Timeout(settings.timeout, connect=settings.connect_timeout)
@@ -202,7 +204,8 @@ class Endpoint:
                 raise TimeoutError
             if len(found) > MAX_REPLY_BYTES:
                 break
-        return bytes(found)
+        # Before anything is cut out of it: the beginning of a key is a secret too.
+        return bytes(found) if self._secret is None else bytes(found).replace(self._secret.encode(), "…".encode())
 
     def _judge(self, status: int, headers: Mapping[str, str], data: bytes) -> _Try:
         if len(data) > MAX_REPLY_BYTES:
@@ -233,7 +236,7 @@ class Endpoint:
 
     def _hide(self, text: str) -> str:
         """An endpoint may send the key back."""
-        return text.replace(self._key, "…") if self._key and len(self._key) >= MIN_SECRET_CHARS else text
+        return text if self._secret is None else text.replace(self._secret, "…")
 
     def _gave_up(self, reply: Reply, failures: int) -> StorageError:
         return StorageError(

@@ -93,15 +93,20 @@ def _parts(url: str) -> Any:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise InputError(f"endpoint: {url!r:.120} is no address ({error}); give http://HOST:PORT/v1") from error
+        raise InputError(f"endpoint: {_safe(url)} is no address; give http://HOST:PORT/v1") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"endpoint: must begin with http:// or https:// and name a host, got {url!r:.120}")
+        raise InputError(f"endpoint: must begin with http:// or https:// and name a host, got {_safe(url)}")
     if parts.username or parts.password:
         raise InputError(
             f"endpoint: the address of {parts.hostname} holds a user name or password; put the key in a variable and "
             "name that with --key-variable"
         )
     return parts
+
+
+def _safe(url: str) -> str:
+    """An address without what may be a key in it."""
+    return repr(url.partition("?")[0].rpartition("@")[2][:120])
 
 
 def _choice(value: Mapping[str, Any], kind: Kind) -> Told | str:
@@ -115,6 +120,9 @@ def _choice(value: Mapping[str, Any], kind: Kind) -> Told | str:
     # A model may refuse in a field of its own.
     names = ("text",) if kind == "completions" else ("content", "refusal")
     content = next((said[name] for name in names if said.get(name) is not None), None)
+    if content is None and first.get("finish_reason") == "length":
+        # It thought, apart from what it says, until it had no tokens left.
+        content = ""
     if not isinstance(content, str):
         return f"{where}.{names[0]} must be text, got {content!r:.80}"
     usage = value.get("usage") if isinstance(value.get("usage"), Mapping) else {}

@@ -69,6 +69,17 @@ def benchmark(
 ) -> None:
     """Measure mathematics, tutoring and safety; the same command again asks only what is missing."""
     if results is not None:
+        asks = {"--model": model, "--endpoint": endpoint, "--answers": answers, "--judge": judge}
+        _refuse_idle("beside --results, which asks nobody", {**asks, "--suite": suite, "--datasets": datasets})
+    if judge is None:
+        _refuse_idle("without --judge", {"--judge-model": judge_model})
+    if answers is None:
+        _refuse_idle("without --answers", {"--answers-of": answers_of})
+    if endpoint is None:
+        _refuse_idle("without --endpoint", {"--endpoint-model": endpoint_model, "--key-variable": key_variable})
+    if compare is None:
+        _refuse_idle("without --compare", {"--fail-on-regression": fail_on_regression or None})
+    if results is not None:
         _compare_only(results, compare, output_dir, as_json=as_json, fail_on_regression=fail_on_regression)
         return
     from tracetune.app import benchmark as app
@@ -77,10 +88,11 @@ def benchmark(
     asked = {"kind": endpoint_kind, "model": endpoint_model or model_name, "key_variable": key_variable}
     asked |= {"timeout": timeout} | ({} if batch_size is None else {"concurrency": batch_size})
     subject = _subject(model, _endpoint(endpoint, asked), answers, answers_of)
+    source = "endpoint" if answers is None else answers.stem
     with Reporter(sys.stderr) as reporter:
         done = app.benchmark(
             subject,
-            output=output_dir or _folder(model_name or answers_of or model or "endpoint"),
+            output=output_dir or _folder(model_name or answers_of or model or source),
             suite=suite,
             datasets=_names(datasets),
             compare=compare,
@@ -96,6 +108,13 @@ def benchmark(
     _tell(done, as_json=as_json)
     if done.all_failed or (fail_on_regression and done.regressed):
         raise typer.Exit(1)
+
+
+def _refuse_idle(why: str, given: dict[str, Any]) -> None:
+    """Raises InputError for options that are given and would do nothing."""
+    idle = [name for name, value in given.items() if value is not None]
+    if idle:
+        raise InputError(f"benchmark: {', '.join(idle)} would do nothing {why}; leave it out")
 
 
 def _endpoint(url: str | None, asked: dict[str, Any]) -> "EndpointSettings | None":

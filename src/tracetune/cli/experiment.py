@@ -21,15 +21,21 @@ def new(
         Path | None, typer.Option(help="Settings to copy; without it every dial has its default.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The base model; wins over the one in the settings.")] = None,
-    suite: Annotated[str, typer.Option(help="Of a baseline: quick, standard or comprehensive.")] = "standard",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of a baseline: the longest answer.")] = 512,
+    suite: Annotated[
+        str | None, typer.Option(help="Of a baseline: quick, standard (the default) or comprehensive.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a baseline: the longest answer (512).")] = None,
     root: Root = ROOT,
 ) -> None:
     """Begin an experiment: the next number, a folder with its settings, and the command that runs it. A baseline is
     measured at once: `new baseline --model NAME`."""
     if kind == "baseline":
-        _measure_baseline(model, suite, max_tokens, root, others=[description, config])
+        _measure_baseline(model, suite or "standard", max_tokens or 512, root, others=[description, config])
         return
+    if suite is not None or max_tokens is not None:
+        raise InputError(
+            "experiment new: --suite and --max-tokens are of a baseline; of a run set benchmark: in its settings"
+        )
     from tracetune.app.experiment_new import command, new_experiment
 
     place = new_experiment(kind, description, config=config, model=model, root=root)

@@ -126,7 +126,8 @@ def _kind(kind: str, groups: Mapping[str, Mapping[str, Any]], metric: str) -> st
 
 def _comparison(told: Mapping[str, Any]) -> Iterator[str]:
     base = escape(cut(str(told["baseline"]["model_name"]), 120))
-    flips = ' <a href="comparison.html">Every flip, item by item.</a>' if told["items_match"] else ""
+    named = NAMES[told["flips"]].lower() if told.get("flips") else ""
+    flips = f' <a href="comparison.html">Every flip of {named}, item by item.</a>' if named else ""
     yield f'<section><h2>Compared with {base}</h2><p class="note">{escape(told["note"])}{flips}</p>'
     yield '<div class="scroll"><table class="changes named"><tr><th></th><th>before</th><th>after</th><th>change</th>'
     yield '<th>interval</th><th>▲ fixed</th><th>▼ broken</th><th>adjusted p</th><th class="word">verdict</th></tr>'

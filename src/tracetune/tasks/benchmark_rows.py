@@ -88,7 +88,7 @@ def item_of(problem: Problem, part: Part, dataset: str) -> BenchmarkItem:
 
 
 def _is_training_row(row: Mapping[str, Any]) -> bool:
-    return "evaluation" not in row and any(field in row for field in TRAINING_FIELDS)
+    return not {"evaluation", "should_refuse"} & row.keys() and any(field in row for field in TRAINING_FIELDS)
 
 
 def _objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
