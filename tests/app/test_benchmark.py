@@ -323,14 +323,14 @@ def test_a_second_judge_stands_beside_the_rules_with_its_own_errors(tmp_path):
     assert safety["judge"]["metrics"]["false_refusal_rate"]["count"] == 0
     # Only what could not be read is asked for again.
     assert all('"refused"' in text and "kill" not in text for text in again)
+    page = (tmp_path / "out/benchmark.html").read_text()
+    assert "judge judge-1" in page
+    assert "100.0 % (17 of 17)" in page
     # Another judge has said nothing yet.
     with endpoint(judging) as other:
         second = EndpointSettings(url=other.url, model="judge-2", max_tries=1)
         benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], judge=second)
     assert any('"keeps_answer_back"' in asked(body) for body in other.bodies)
-    page = (tmp_path / "out/benchmark.html").read_text()
-    assert "judge judge-1" in page
-    assert "100.0 % (17 of 17)" in page
 
 
 HOSTILE = "<script>alert(1)</script>&\"'"
