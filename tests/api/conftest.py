@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from tests.app.conftest import small_model
 
 from tracetune.api.service import create_service
 from tracetune.api.settings import ServiceSettings
+
+__all__ = ["small_model"]
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ class Home:
         self.rest = self.service.create_rest_client()
         self.model = load_model("tiny")
 
-    def trainer(self, **changes):
+    def trainer(self, name="tiny", **changes):
         config = {"rank": 4, "seed": 3, "train_unembed": True} | changes
-        return self.service.create_lora_training_client("tiny", **config)
+        return self.service.create_lora_training_client(name, **config)
 
     def gradient(self, client):
         """What was added up since the last step: a step that moves nothing, saved, has it as its mean."""
@@ -68,9 +68,9 @@ def quiet_sdk():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory, small_model):
     root = tmp_path_factory.mktemp("tinker")
-    with quiet_sdk(), local_tinker(aliases={"Qwen/Qwen3-8B": "tiny"}, data_dir=root):
+    with quiet_sdk(), local_tinker(aliases={"Qwen/Qwen3-8B": "tiny", "small": str(small_model)}, data_dir=root):
         yield Home(root)
 
 
@@ -229,7 +229,7 @@ def test_candidates_dense_or_sparse_weigh_what_they_say(home, rows):
 
 
 def test_chunks_of_a_large_request_equal_one(home, rows):
-    client = home.trainer(rank=2)
+    client = home.trainer("small", rank=2)
     weights = np.random.default_rng(3).normal(size=2_500)
     data = [datum(rows[place % 3][:5], weights=np.full(4, weights[place])) for place in range(2_500)]
     chunked = client.forward_backward(data, "cross_entropy").result()

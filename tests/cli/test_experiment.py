@@ -36,3 +36,10 @@ def test_a_baseline_is_asked_for_by_its_model_alone():
             CliRunner().invoke(app, ["experiment", "new", *words], catch_exceptions=False)
     with pytest.raises(InputError, match=r"benchmark\.suite: must be"):
         run("new", "baseline", "--model", "tiny", "--suite", "quik")
+
+
+def test_what_a_baseline_alone_reads_is_refused_for_a_run():
+    for words in (["--suite", "quick"], ["--max-tokens", "64"]):
+        with pytest.raises(InputError, match="--suite and --max-tokens are of a baseline"):
+            run("new", "sft", "An idea", *words)
+    assert "experiment new" in run("list")
