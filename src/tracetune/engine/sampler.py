@@ -2,7 +2,8 @@
 
 A request has its own key, folded by position, and its own rows of the cache, and every product has the same shape
 whoever takes part: what it says depends on its prompt, the settings, `batch_size` and its key alone, to the last bit
-of its log-probs. Another `batch_size` may change last bits. Shapes: P prompts, G completions per prompt, B slots,
+of its log-probs. Another `batch_size` may change last bits, and on a CPU without AVX-512 so may siblings that read one
+prompt together. Shapes: P prompts, G completions per prompt, B slots,
 R prompts of one prefill, T tokens.
 """
 
