@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,8 +32,8 @@ class Heart:
 
     def __init__(self, store: Store, run_id: str, owner: str, root: Path) -> None:
         self.cancelled = False
-        self._store, self._run_id, self._owner, self._root = store, run_id, owner, root
-        self._ended = threading.Event()
+        self._store, self._run_id, self.owner, self._root = store, run_id, owner, root
+        self._ended, self._turn = threading.Event(), threading.Lock()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
 
@@ -45,18 +46,26 @@ class Heart:
         self._thread.join()
         with suppress(OSError):
             # The last look at how much memory it took.
-            write_pulse(self._root, self._owner)
+            write_pulse(self._root, self.owner)
+
+    def last_word(self, word: Callable[[], object]) -> None:
+        """Tell the queue how the run ended; the lease that is gone with it is not looked for any more."""
+        with self._turn:
+            word()
+            self._ended.set()
 
     def _beat_on(self) -> None:
         while True:
-            self._beat()
-            if self._ended.wait(BEAT_SECONDS):
-                return
+            with self._turn:
+                if self._ended.is_set():
+                    return
+                self._beat()
+            self._ended.wait(BEAT_SECONDS)
 
     def _beat(self) -> None:
         try:
-            lease = records.renew_lease(self._store, self._run_id, self._owner)
-            write_pulse(self._root, self._owner)
+            lease = records.renew_lease(self._store, self._run_id, self.owner)
+            write_pulse(self._root, self.owner)
         except (TracetuneError, OSError) as error:
             # A database that is away comes back, or the lease runs out and is found lost then.
             LOG.warning("lease of run %s: %s", self._run_id, error)
@@ -76,7 +85,7 @@ class Heart:
             os.kill(os.getpid(), signal.SIGTERM)
         elif time.monotonic() > self._deadline:
             records.finish_run(
-                self._store, self._run_id, self._owner, state="cancelled", exit_code=None, exit_reason="cancelled"
+                self._store, self._run_id, self.owner, state="cancelled", exit_code=None, exit_reason="cancelled"
             )
             self._end(EXIT_CANCELLED)
 

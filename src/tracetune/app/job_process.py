@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
@@ -79,12 +80,12 @@ def main(run_id: str, owner: str) -> int:
             except BaseException as error:
                 _on_signals(signal.SIG_IGN)
                 if not alarm.has_rung:
-                    _fail(store, run, owner, root=root, home=home, error=error)
+                    _fail(store, run, heart, root=root, home=home, error=error)
                     raise
                 is_finished = False
             # What is left is a word to the queue; a signal now must not keep it from being said.
             _on_signals(signal.SIG_IGN)
-            return _tell_end(store, run, owner, is_finished=is_finished, is_cancelled=heart.cancelled)
+            return _tell_end(store, run, heart, is_finished=is_finished)
 
 
 def _work(store: Store, run: StoredRun, root: Path, home: Path) -> bool:
@@ -179,31 +180,32 @@ _WORK: Mapping[str, Callable[[Store, Job], bool]] = {
 }
 
 
-def _tell_end(store: Store, run: StoredRun, owner: str, *, is_finished: bool, is_cancelled: bool) -> int:
+def _tell_end(store: Store, run: StoredRun, heart: Heart, *, is_finished: bool) -> int:
     if is_finished:
-        _tell(lambda: records.finish_run(store, run.run_id, owner, state="finished", exit_code=0, exit_reason=None))
+        _tell(heart, partial(records.finish_run, state="finished", exit_code=0, exit_reason=None), store, run)
         return 0
-    if is_cancelled:
-        told = {"state": "cancelled", "exit_code": None, "exit_reason": "cancelled"}
-        _tell(lambda: records.finish_run(store, run.run_id, owner, **told))
+    if heart.cancelled:
+        _tell(
+            heart, partial(records.finish_run, state="cancelled", exit_code=None, exit_reason="cancelled"), store, run
+        )
     else:
         # The machine asked, not a person: the run goes on where it stopped, as soon as somebody takes it.
-        _tell(lambda: records.release_run(store, run.run_id, owner))
+        _tell(heart, records.release_run, store, run)
     return 128 + signal.SIGTERM
 
 
-def _fail(store: Store, run: StoredRun, owner: str, *, root: Path, home: Path, error: BaseException) -> None:
+def _fail(store: Store, run: StoredRun, heart: Heart, *, root: Path, home: Path, error: BaseException) -> None:
     reason = reason_of_error(error, run.spec, home=home, peak_rss_bytes=peak_rss_bytes())
     Job(run, root, home, "").say(f"failed: {reason}")
-    _tell(lambda: records.finish_run(store, run.run_id, owner, state="failed", exit_code=1, exit_reason=reason))
+    _tell(heart, partial(records.finish_run, state="failed", exit_code=1, exit_reason=reason), store, run)
 
 
-def _tell(word: Callable[[], object]) -> None:
+def _tell(heart: Heart, word: Callable[[Store, str, str], object], store: Store, run: StoredRun) -> None:
     """Say it to the queue; a database that is away is waited for, while the work is done and the lease is held."""
     deadline = time.monotonic() + TELL_SECONDS
     while True:
         try:
-            word()
+            heart.last_word(partial(word, store, run.run_id, heart.owner))
         except StorageError:
             if time.monotonic() > deadline:
                 raise
