@@ -2,12 +2,13 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tracetune.app import job_process, jobs
+from tracetune.app import job_heart, job_process, jobs
 from tracetune.app.datasets import register_evalset
 from tracetune.core.values import Problem
 from tracetune.store import runs as records
@@ -46,6 +47,22 @@ def test_a_request_that_became_another_error_still_gives_the_run_back(claimed, m
     monkeypatch.setattr(job_process, "_work", failing_import(asked=True))
     assert job_process.main(claimed.run_id, str(claimed.owner)) == 128 + signal.SIGTERM
     assert jobs.get_run(claimed.run_id).state == "queued"
+
+
+def test_a_heart_does_not_miss_the_lease_that_its_own_last_word_ended(claimed, monkeypatch):
+    release, ends = records.release_run, []
+
+    def release_slowly(*told):
+        release(*told)
+        # Many beats of a heart that would go on.
+        time.sleep(0.2)
+
+    monkeypatch.setattr(records, "release_run", release_slowly)
+    monkeypatch.setattr(job_heart, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(job_heart.Heart, "_end", lambda _, code: ends.append(code))
+    monkeypatch.setattr(job_process, "_work", failing_import(asked=True))
+    job_process.main(claimed.run_id, str(claimed.owner))
+    assert ends == []
 
 
 def test_the_same_error_without_a_request_is_a_failure(claimed, monkeypatch):
