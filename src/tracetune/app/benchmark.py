@@ -132,13 +132,19 @@ def benchmark(
         parts: dict[Part, dict[str, Any]] = {
             part: part_results(part, asked.model_name, answers, judged.get(part)) for part in PARTS
         }
-        for part, told in parts.items():
-            folder_of.write_json(output / FILES[part], told)
-        folder_of.forget_comparison(output)
-        folder_of.write_json(output / folder_of.RESULTS, results)
-        comparison = None if compare is None else compare_benchmarks(compare, output, output)
+        comparison = _write(output, results, parts, compare)
         _write_page(results, parts, answers, comparison, output)
     return BenchmarkOutcome(results, output, comparison)
+
+
+def _write(
+    output: Path, results: Mapping[str, Any], parts: Mapping[Part, Any], compare: Path | None
+) -> BenchmarkComparison | None:
+    for part, told in parts.items():
+        folder_of.write_json(output / FILES[part], told)
+    folder_of.forget_comparison(output)
+    folder_of.write_json(output / folder_of.RESULTS, results)
+    return None if compare is None else compare_benchmarks(compare, output, output)
 
 
 def _header(asked: Asked, answers: Sequence[BenchmarkAnswer]) -> dict[str, Any]:

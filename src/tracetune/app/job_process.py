@@ -39,7 +39,7 @@ class AskedToStop(BaseException):
 
 
 class _Alarm:
-    """Raises AskedToStop at a signal, and remembers it: what is in C meanwhile may make another error of it."""
+    """Raises AskedToStop at a signal. As a context it lets pass what comes of that: C may make another error of it."""
 
     def __init__(self) -> None:
         self.has_rung = False
@@ -48,6 +48,12 @@ class _Alarm:
         del frame
         self.has_rung = True
         raise AskedToStop(number)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *error: object) -> bool:
+        return self.has_rung
 
 
 class Job(NamedTuple):
@@ -74,15 +80,16 @@ def main(run_id: str, owner: str) -> int:
         root = home / run.folder
         root.mkdir(parents=True, exist_ok=True)
         with Heart(store, run_id, owner, root) as heart:
-            try:
-                with _alone(root):
-                    is_finished = _work(store, run, root, home)
-            except BaseException as error:
-                _on_signals(signal.SIG_IGN)
-                if not alarm.has_rung:
-                    _fail(store, run, heart, root=root, home=home, error=error)
+            is_finished = False
+            with alarm:
+                try:
+                    with _alone(root):
+                        is_finished = _work(store, run, root, home)
+                except BaseException as error:
+                    _on_signals(signal.SIG_IGN)
+                    if not alarm.has_rung:
+                        _fail(store, run, heart, root=root, home=home, error=error)
                     raise
-                is_finished = False
             # What is left is a word to the queue; a signal now must not keep it from being said.
             _on_signals(signal.SIG_IGN)
             return _tell_end(store, run, heart, is_finished=is_finished)

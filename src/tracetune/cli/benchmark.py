@@ -68,18 +68,12 @@ def benchmark(
     fail_on_regression: Gate = False,
 ) -> None:
     """Measure mathematics, tutoring and safety; the same command again asks only what is missing."""
+    _refuse_idle({"--judge-model": judge_model}, "--judge", judge)
+    _refuse_idle({"--answers-of": answers_of}, "--answers", answers)
+    _refuse_idle({"--endpoint-model": endpoint_model, "--key-variable": key_variable}, "--endpoint", endpoint)
+    _refuse_idle({"--fail-on-regression": fail_on_regression or None}, "--compare", compare)
     if results is not None:
-        asks = {"--model": model, "--endpoint": endpoint, "--answers": answers, "--judge": judge}
-        _refuse_idle("beside --results, which asks nobody", {**asks, "--suite": suite, "--datasets": datasets})
-    if judge is None:
-        _refuse_idle("without --judge", {"--judge-model": judge_model})
-    if answers is None:
-        _refuse_idle("without --answers", {"--answers-of": answers_of})
-    if endpoint is None:
-        _refuse_idle("without --endpoint", {"--endpoint-model": endpoint_model, "--key-variable": key_variable})
-    if compare is None:
-        _refuse_idle("without --compare", {"--fail-on-regression": fail_on_regression or None})
-    if results is not None:
+        _refuse_asking(model=model, endpoint=endpoint, answers=answers, suite=suite, datasets=datasets, judge=judge)
         _compare_only(results, compare, output_dir, as_json=as_json, fail_on_regression=fail_on_regression)
         return
     from tracetune.app import benchmark as app
@@ -88,11 +82,11 @@ def benchmark(
     asked = {"kind": endpoint_kind, "model": endpoint_model or model_name, "key_variable": key_variable}
     asked |= {"timeout": timeout} | ({} if batch_size is None else {"concurrency": batch_size})
     subject = _subject(model, _endpoint(endpoint, asked), answers, answers_of)
-    source = "endpoint" if answers is None else answers.stem
+    name = model_name or answers_of or model or (answers and answers.stem) or "endpoint"
     with Reporter(sys.stderr) as reporter:
         done = app.benchmark(
             subject,
-            output=output_dir or _folder(model_name or answers_of or model or source),
+            output=output_dir or _folder(name),
             suite=suite,
             datasets=_names(datasets),
             compare=compare,
@@ -105,16 +99,20 @@ def benchmark(
             judge=_endpoint(judge, {"kind": "openai", "model": judge_model}),
             reporter=reporter,
         )
-    _tell(done, as_json=as_json)
-    if done.all_failed or (fail_on_regression and done.regressed):
-        raise typer.Exit(1)
+    _tell(done, as_json=as_json, fail_on_regression=fail_on_regression)
 
 
-def _refuse_idle(why: str, given: dict[str, Any]) -> None:
-    """Raises InputError for options that are given and would do nothing."""
+def _refuse_idle(given: dict[str, Any], read_with: str, other: Any) -> None:
+    """Raises InputError for options that are read with another one only, which is not there."""
     idle = [name for name, value in given.items() if value is not None]
-    if idle:
-        raise InputError(f"benchmark: {', '.join(idle)} would do nothing {why}; leave it out")
+    if idle and other is None:
+        raise InputError(f"benchmark: {', '.join(idle)} would do nothing without {read_with}; add it")
+
+
+def _refuse_asking(**given: Any) -> None:
+    asking = [f"--{name}" for name, value in given.items() if value is not None]
+    if asking:
+        raise InputError(f"benchmark: {', '.join(asking)} would do nothing beside --results; leave one of them out")
 
 
 def _endpoint(url: str | None, asked: dict[str, Any]) -> "EndpointSettings | None":
@@ -166,15 +164,17 @@ def _compare_only(
         raise typer.Exit(1)
 
 
-def _tell(done: "BenchmarkOutcome", *, as_json: bool) -> None:
+def _tell(done: "BenchmarkOutcome", *, as_json: bool, fail_on_regression: bool) -> None:
     from tracetune.app.benchmark_words import benchmark_lines, comparison_lines
 
     compared = done.comparison.numbers if done.comparison else None
     if as_json:
         typer.echo(_json({**done.results, **({"comparison": compared} if compared else {})}))
-        return
-    lines = [*benchmark_lines(done.results, done.folder), *(comparison_lines(compared) if compared else ())]
-    typer.echo("\n".join(lines))
+    else:
+        lines = [*benchmark_lines(done.results, done.folder), *(comparison_lines(compared) if compared else ())]
+        typer.echo("\n".join(lines))
+    if done.all_failed or (fail_on_regression and done.regressed):
+        raise typer.Exit(1)
 
 
 def _json(value: dict[str, Any]) -> str:
