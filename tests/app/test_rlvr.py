@@ -145,7 +145,6 @@ def test_a_curriculum_by_a_service_is_that_of_this_machine(problems, small_model
     sections = {
         "model": {"base_model": str(small_model), "peft_config": {"r": 4, "lora_alpha": 32}},
         "curriculum": {"by": "grade", "max_steps_per_stage": 1},
-        "data": {"eval_file": str(problems)},
         "generation": {"max_new_tokens": 8, "temperature": 1.0},
     }
     found = {}
