@@ -20,7 +20,7 @@ from tracetune.app.runs import first_metrics_difference, read_metrics
 from tracetune.app.teachers import check_teacher
 from tracetune.app.traces import list_traces
 from tracetune.config.distill import load_distill_config
-from tracetune.core.errors import Conflict, InputError
+from tracetune.core.errors import Conflict, InputError, NotFound
 from tracetune.core.values import Completion
 from tracetune.engine.checkpoint import list_checkpoints
 from tracetune.engine.devices import Room
@@ -159,8 +159,16 @@ def test_what_is_kept_of_a_teacher_is_not_asked_for_again_and_trains_the_same(
     assert online == pytest.approx(kept, rel=1e-4)
 
 
-def test_a_logit_run_says_identical_when_it_is_reproduced(finished, homes):
-    assert reproduce(finished("logit")[0], home=homes, stream=io.StringIO()) == Reproduction(True, None)
+def test_a_logit_run_says_identical_when_it_is_reproduced(finished, homes, tmp_path):
+    run = Path(shutil.copytree(finished("logit")[0], tmp_path / "run"))
+    written = (run / "config.yaml").read_text()
+    assert "  suite: null\n" in written
+    # How a run is measured is in its settings and no part of what was trained; its seed is.
+    (run / "config.yaml").write_text(written.replace("  suite: null\n", "  suite: quick\n"))
+    assert reproduce(run, home=homes, stream=io.StringIO()) == Reproduction(True, None)
+    (run / "config.yaml").write_text(written.replace("  seed: 7\n", "  seed: 8\n"))
+    told = reproduce(run, home=homes, stream=io.StringIO()).difference
+    assert told == f"config: {run / 'config.yaml'}: holds other settings than the manifest"
 
 
 def test_another_teacher_is_another_run(finished, settings, sums, homes, small_model, tmp_path):
@@ -198,6 +206,22 @@ def test_right_answers_are_learnt_from_stored_as_traces_and_asked_for_once(small
     again = distil(sequence(small_settings), sums, tmp_path / "b", home, teacher=adder)
     assert (again.asked, adder.asked) == (0, 40)
     assert_same_run(tmp_path / "a", tmp_path / "b")
+    other = tmp_path / "other.jsonl"
+    other.write_text(sums.read_text().replace("What is 4 + 3?", "What is 40 + 3?"))
+    with pytest.raises(Conflict, match=r"holds another run: data\.prompts_hash was"):
+        distil(sequence(small_settings), other, tmp_path / "a", home, teacher=adder)
+    assert distil(sequence(small_settings), sums, tmp_path / "a", home, teacher=adder).run.status == "already finished"
+
+
+def test_rows_to_evaluate_on_are_read_before_a_teacher_is_asked(small_settings, sums, tmp_path):
+    adder = Adder()
+    settings = {**sequence(small_settings), "data": {"eval_file": str(tmp_path / "gone.jsonl")}}
+    with pytest.raises(NotFound, match=r"gone\.jsonl"):
+        distil(settings, sums, tmp_path / "run", tmp_path / "home", teacher=adder)
+    assert adder.asked == 0
+    settings = {**sequence(small_settings), "data": {"eval_file": str(sums)}}
+    distil(settings, sums, tmp_path / "run", tmp_path / "home", teacher=adder)
+    assert adder.asked == 40
 
 
 def test_without_the_verifier_wrong_answers_are_learnt_too(small_settings, sums, tmp_path):

@@ -2,17 +2,19 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import tracetune
+from tracetune.app.grpo_evaluate import evaluate_checkpoint
 from tracetune.app.grpo_problems import read_problems
 from tracetune.app.rlvr import run_rlvr
 from tracetune.app.rlvr_dry_run import rehearse_rlvr
 from tracetune.app.runs import read_metrics
-from tracetune.config.grpo_schema import RewardSettings
+from tracetune.config.grpo_schema import EvaluateSettings, GrpoConfig, RewardSettings
 from tracetune.config.rlvr import RlvrRun, load_rlvr_config
 from tracetune.core.errors import Conflict, InputError, NotFound
 from tracetune.core.values import Completion, Problem
@@ -32,6 +34,10 @@ def problems(tmp_path) -> Path:
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return path
+
+
+def within(config: GrpoConfig, folder: Path) -> GrpoConfig:
+    return replace(config, training=replace(config.training, checkpoint_dir=str(folder / "checkpoints")))
 
 
 def load(problems: Path, output: Path | None = None, **sections) -> RlvrRun:
@@ -132,11 +138,27 @@ def test_a_run_has_its_checkpoints_inside_and_says_its_stage(problems, small_mod
     assert (result.status, result.num_steps) == ("finished", 2)
     assert (tmp_path / "run" / "checkpoints").is_dir()
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["curriculum_stage"] == 1
-    assert run_rlvr(run, stream=io.StringIO()).status == "already finished"
+    said = io.StringIO()
+    assert run_rlvr(run, stream=said).status == "already finished"
+    assert "this run is finished; choose another --output to begin anew" in said.getvalue()
+    copy = Path(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
+    assert run_rlvr(run._replace(config=within(run.config, copy), output=copy), stream=said).folder == copy
+    settings = EvaluateSettings(checkpoint_dir=str(copy / "checkpoints"))
+    assert evaluate_checkpoint(settings, stream=said).parent == copy / "evaluations"
+    assert not (tmp_path / "run" / "evaluations").exists()
     rehearse_rlvr(run.config, tmp_path / "run")
     other = load(problems, tmp_path / "run", curriculum={"by": "grade", "window": 3}, model=model)
     with pytest.raises(Conflict, match=r"curriculum\.window was 2, is 3"):
         rehearse_rlvr(other.config, tmp_path / "run")
+
+
+def test_a_folder_with_another_kind_of_run_is_refused(problems, tmp_path):
+    manifest = tmp_path / "run" / "run_manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text(json.dumps({"recipe": "trace_sft_v1", "status": "finished"}))
+    with pytest.raises(Conflict, match=r"run: holds a run of trace_sft_v1, not of grpo_v1; choose another --output"):
+        run_rlvr(load(problems, tmp_path / "run"), stream=io.StringIO())
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
 
 
 @pytest.mark.slow

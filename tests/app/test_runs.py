@@ -64,6 +64,18 @@ def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path):
     assert read_metrics(path) == [{"step": 1}, {"step": 2, "again": True}]
 
 
+def test_a_metrics_line_ends_where_json_does(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    row = {"step": 1, "note": "one\u2028two\u2029three\u0085four"}
+    metrics = MetricsFile(path, keep_bytes=0)
+    metrics.append(row)
+    metrics.close()
+    assert read_metrics(path) == [row]
+    path.write_bytes(path.read_bytes() + b"\xff\n")
+    with pytest.raises(Corrupt, match=r"metrics\.jsonl:2: is not JSON"):
+        read_metrics(path)
+
+
 def test_metrics_shorter_than_the_checkpoint_saw_are_refused(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n')

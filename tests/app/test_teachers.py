@@ -11,6 +11,7 @@ from tests.endpoints import chat, endpoint
 import tracetune
 from tracetune.app.teachers import check_teacher, open_teacher
 from tracetune.backends import tinker_settings
+from tracetune.backends.teacher_endpoint import EndpointTeacher
 from tracetune.config.distill import load_distill_config
 from tracetune.core.errors import InputError
 from tracetune.engine.scoring import score_tokens
@@ -53,6 +54,17 @@ def test_where_nobody_knows_the_tokenizer_only_answers_can_be_learnt(tmp_path, m
         given = config("sequence", url=seen.url, model="gpt-of-somebody")
         with open_teacher(given, print) as teacher:
             check_teacher(given, teacher.tokenizer, tiny_tokenizer())
+
+
+def test_a_teacher_elsewhere_is_waited_for_with_patience():
+    with open_teacher(config("sequence", url="http://127.0.0.1:9/v1", model="a"), print) as teacher:
+        assert isinstance(teacher, EndpointTeacher)
+        for place in (teacher._chat, teacher._texts):
+            settings = place.settings
+            assert (settings.max_tries, settings.timeout, settings.keeps_answers) == (10, 600.0, False)
+            # What it waits between its tries is minutes.
+            waits = [min(settings.first_wait * 2**number, settings.longest_wait) for number in range(9)]
+            assert sum(waits) / 2 > 60
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -173,6 +174,26 @@ def test_what_is_no_log_prob_is_told_with_the_address(said, told):
         asked(said)
 
 
+def numbered(body: dict[str, Any], _: int) -> Said:
+    """Log-probs that are the place of a sequence, told out of order; the third has none."""
+    place = body["prompt"][0]
+    time.sleep(0.02 * (place % 3))
+    named = {"tokens": ["b", "c"], "token_logprobs": [None, -float(place)], "top_logprobs": [None, {}]}
+    return echoed(text="", logprobs=None if place == 2 else named)
+
+
+def test_replies_are_read_as_they_come_and_told_in_order():
+    sequences = [[place, place] for place in range(60)]
+    with endpoint(numbered) as seen, teacher(seen.url, tokenizer=tiny_tokenizer()) as taught:
+        found = taught.logprobs(sequences[3:])
+        assert [row.tolist() for row in found] == [[-float(place)] for place in range(3, 60)]
+        before = len(seen.bodies)
+        # One that cannot be read ends it before the others are asked for.
+        with pytest.raises(Unavailable, match="it has no logprobs"):
+            taught.logprobs(sequences)
+        assert len(seen.bodies) - before < 30
+
+
 def test_another_tokenizer_behind_the_address_is_noticed():
     with pytest.raises(InputError, match="reads our token ids as 'xyz', the student's tokenizer as 'bcd'; a teacher"):
         asked(echoed(text="xyz", logprobs=by_ids({66: -1.0}, {67: -2.0})))
@@ -202,8 +223,11 @@ def test_answers_that_fail_have_their_reason_and_an_address_that_is_down_ends_it
     assert told.stop_reason == "error"
     assert "HTTP 422: 'too long'" in str(told.error)
     # Its port is free again: nobody answers.
-    with teacher(seen.url) as taught, pytest.raises(StorageError, match=r"127\.0\.0\.1.*failures in a row"):
+    with teacher(seen.url) as taught, pytest.raises(StorageError, match=r"127\.0\.0\.1.*failures in a row") as caught:
         taught.answer([ASKED] * 3, seeds=[1, 2, 3])
+    # Replies of a part that broke off are not kept.
+    assert "kept" not in str(caught.value)
+    assert "see to the endpoint and run the same command again" in str(caught.value)
 
 
 def test_the_key_is_in_no_error(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from tracetune.backends import tinker_settings
 from tracetune.backends.tinker_settings import check_settings, is_installed
+from tracetune.config.benchmark import BenchmarkSettings
 from tracetune.config.grpo_schema import GenerationSettings, GrpoConfig, GrpoModelSettings
 from tracetune.config.schema import (
     LoraSettings,
@@ -67,6 +68,7 @@ def test_a_setting_that_a_service_cannot_obey_is_named(config, told):
     [
         SFT,
         GRPO,
+        replace(SFT, benchmark=BenchmarkSettings(suite="quick")),
         with_lora(target_modules=("v_proj", "q_proj", "o_proj", "k_proj"), r=4),
         replace(SFT, optimizer=OptimizerSettings(max_grad_norm=None, weight_decay=0.1, schedule="cosine", beta2=0.95)),
         replace(GRPO, grpo=replace(GRPO.grpo, loss="gspo", beta=0.1, num_iterations=2, epsilon_high=0.3)),

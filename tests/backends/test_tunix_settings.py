@@ -62,7 +62,8 @@ def test_models_that_it_computes_right_are_let_through(name):
 
 
 def test_settings_that_a_supervised_run_obeys_are_let_through_and_every_other_is_named():
-    check_settings(load_sft_config({"backend": "tunix", "training": {"gradient_accumulation_steps": 2}}))
+    obeyed = {"training": {"gradient_accumulation_steps": 2}, "benchmark": "quick"}
+    check_settings(load_sft_config({"backend": "tunix", **obeyed}))
     wrong = {"backend": "tunix", "model": {"dtype": "bfloat16", "mesh_shape": [[2, 1], ["fsdp", "tp"]]}}
     with pytest.raises(InputError) as refused:
         check_settings(load_sft_config(wrong, ["training.gradient_checkpointing=dots"]))

@@ -29,12 +29,42 @@ def test_what_is_written_is_read_back_equal(method):
         ({"distillation": {"loss": "jsd", "beta": 1}}, "must be below 1, got 1"),
         ({"method": "on_policy", "distillation": {"loss": "jsd"}}, "must be reverse_kl where the teacher scores"),
         ({"teacher": {"tokenizer": "tiny"}}, "teacher.tokenizer: has no effect without teacher.url"),
+        ({"method": "sequence", "data": {"eval_fraction": 0.1}}, "data.eval_fraction: has no effect with method: seq"),
+        ({"method": "sequence", "data": {"format": "auto"}}, "data.format: has no effect with method: seq"),
+        ({"method": "sequence", "data": {"train_files": ["a"]}}, "data.train_files: has no effect with method: seq"),
+        (
+            {"method": "sequence", "teacher": {"url": "http://h", "batch_size": 8}},
+            "teacher.batch_size: has no effect with method: sequence and teacher.url; remove it",
+        ),
+        (
+            {"method": "sequence", "teacher": {"backend": "tinker", "batch_size": 8}},
+            "teacher.batch_size: has no effect with method: sequence and teacher.backend: tinker; remove it",
+        ),
+        (
+            {"method": "sequence", "teacher": {"url": "http://h", "tokenizer": "tiny"}},
+            "teacher.tokenizer: has no effect with method: sequence and teacher.url; remove it",
+        ),
         ({"techer": {"model": "tiny"}}, "did you mean teacher.model"),
     ],
 )
 def test_what_would_not_be_obeyed_is_refused(given, told):
     with pytest.raises(InputError, match=told):
         load_distill_config(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": "sequence", "data": {"eval_file": "x", "train_file": "y"}, "teacher": {"batch_size": 8}},
+        {"method": "sequence", "teacher": {"url": "http://h", "key_variable": "KEY"}},
+        {"method": "sequence", "teacher": {"backend": "tinker", "tokenizer": "tiny"}},
+        {"method": "logit", "data": {"eval_fraction": 0.1, "format": "messages"}},
+        {"method": "logit", "teacher": {"url": "http://h", "tokenizer": "tiny"}},
+    ],
+)
+def test_what_is_obeyed_is_let_through_and_read_back_equal(given):
+    config = load_distill_config(given)
+    assert load_distill_config(distill_mapping(config)) == config
 
 
 def test_every_mistake_is_told_at_once():

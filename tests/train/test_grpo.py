@@ -1,6 +1,7 @@
 """The loop: which prompts a step sees, what error rows do, what dynamic sampling passes over, how it goes on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,6 +139,9 @@ def test_several_iterations_are_several_steps_over_the_same_completions():
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_problems():
     with pytest.raises(Diverged, match=r"step 1: loss is nan .* problems p\d, p\d; begin anew"):
         list(train_grpo(recipe(Recorder(loss=float("nan")))))
+    lost = replace(recipe(Recorder(loss=float("nan"))), elsewhere="another --output")
+    with pytest.raises(Diverged, match=r"grpo\.beta and another --output; nothing"):
+        list(train_grpo(lost))
     assert list(train_grpo(recipe(Recorder(), num_steps=1)))
 
 

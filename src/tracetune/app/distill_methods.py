@@ -77,6 +77,8 @@ class _Sequence:
         self._opened = opened
         config, self.asked, self._told = opened.config, 0, "learns from the answers that this run began with"
         prompts = read_prompts(config, **asked._asdict(), home=opened.home)
+        # Before anything is paid for.
+        self._eval_data = read_eval_rows(config, TrainingData((), prompts.facts))
         kept = folder / ROWS_FILE
         if kept.is_file():
             rows = tuple(read_training_rows(kept))
@@ -86,7 +88,6 @@ class _Sequence:
             )
             rows, self.asked, self._told = answers.rows, answers.asked, answers.told
         self._data = TrainingData(rows, {**prompts.facts, **counted(rows), "prompts_hash": prompts.facts["rows_hash"]})
-        self._eval_data = read_eval_rows(config, self._data)
         self.inputs = _describe(opened, self._data, self._eval_data, asked)
 
     def prepare(self, notes: list[str]) -> None:

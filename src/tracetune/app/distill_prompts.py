@@ -17,13 +17,23 @@ from tracetune.core.ids import canonical_json
 from tracetune.core.labels import Labels, Wanted, labels_of
 from tracetune.core.strict_json import parse_json
 from tracetune.core.values import Message, Problem
+from tracetune.data.formats import GOLD_MARK
 from tracetune.data.records import read_records
 from tracetune.data.render import TrainingRow
 from tracetune.data.rows import parse_training_row
-from tracetune.tasks.answers import statements
-from tracetune.tasks.question_rows import row_to_problem
+from tracetune.tasks.answers import Statement, first_sentence, statements
+from tracetune.tasks.numerals import whole_number
+from tracetune.tasks.plain_text import plain
+from tracetune.tasks.question_rows import QUESTIONS, row_to_problem
 
 GOLD_FIELDS = ("expected_answer", "answer")
+# Any of them makes a row more than a prompt alone.
+_MORE_THAN_ASKED = (
+    *("messages", "response", "prompts", *GOLD_FIELDS),
+    *("final_answer", "trace_version", "steps", "trace_steps"),
+)
+# Words that answer by themselves, where any other in lower case may only speak of an answer.
+_VERDICTS = frozenset({"yes", "no", "true", "false"})
 
 
 class PromptRow(NamedTuple):
@@ -99,6 +109,8 @@ def _read(value: Any, where: str, default_id: str) -> _Asked:
         raise InputError(f"{where}: a row must be a JSON object, got {type(value).__name__}")
     own = value.get("id")
     name = str(own) if isinstance(own, str | int) else default_id
+    if (field := _lone_question(value)) is not None:
+        return _Asked(name, (Message("user", _text(value[field], f"{where}: {field}")),), labels_of(value), "")
     if "messages" not in value and "response" not in value:
         problem = row_to_problem(value, where)
         return _Asked(name, (Message("user", problem.prompt),), labels_of(value), problem.answer)
@@ -110,17 +122,46 @@ def _read(value: Any, where: str, default_id: str) -> _Asked:
     return _Asked(name, row.messages[:-1], row.labels, _gold(value, answer))
 
 
+def _lone_question(row: Mapping[str, Any]) -> str | None:
+    """The field of a row that asks and has no answer; None of any other row."""
+    asking = [field for field in QUESTIONS if field in row]
+    if len(asking) != 1 or any(field in row for field in _MORE_THAN_ASKED):
+        return None
+    return asking[0]
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where} must be text, got {value!r:.80}; mend or remove the row")
+    return value
+
+
 def _ends_with_user(messages: Any) -> bool:
     last = messages[-1] if isinstance(messages, list) and messages else None
     return isinstance(last, Mapping) and last.get("role") == "user"
 
 
 def _gold(row: Mapping[str, Any], response: str) -> str:
+    """Of a field what stands behind a last `####`, or all; else what the response states."""
     for field in GOLD_FIELDS:
         if isinstance(row.get(field), str | int | float):
-            return str(row[field])
-    stated = statements(response)
-    return stated[0].text if stated else ""
+            return str(row[field]).rpartition(GOLD_MARK)[2].strip()
+    return next((_answer_of(one) for one in statements(response) if one.text and not _is_prose(one)), "")
+
+
+def _answer_of(statement: Statement) -> str:
+    """Without the sentences behind a number."""
+    first = first_sentence(statement.text)
+    is_number = whole_number(plain(first)) is not None
+    return first if is_number and statement.text.startswith(f"{first}.") else statement.text
+
+
+def _is_prose(statement: Statement) -> bool:
+    """Whether words may speak of an answer ("I hope this answer is helpful") where others state one: a gold answer that
+    is none would call every right answer wrong, so what is in doubt is none."""
+    first = first_sentence(statement.text)
+    is_known = first.lower() in _VERDICTS or whole_number(plain(first)) is not None
+    return statement.is_told_by_verb and first[:1].islower() and not is_known
 
 
 def _from_dataset(key: str, home: Path | None) -> tuple[Iterable[_Asked], dict[str, Any]]:

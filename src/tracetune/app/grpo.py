@@ -4,7 +4,6 @@ Killed at any moment and run again with the same `checkpoint_dir`, it ends with 
 rollouts as if it had never stopped.
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,8 +13,9 @@ from typing import Any, TextIO
 from tracetune.app.backend_choice import load_base, model_facts, reached, require_backend
 from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.experiment_readme import kept_readme
+from tracetune.app.grpo_pointer import elsewhere, is_inside, read_pointer
 from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems, train_facts
-from tracetune.app.grpo_session import POINTER, GrpoResult, GrpoSession, Prepared
+from tracetune.app.grpo_session import GrpoResult, GrpoSession, Prepared
 from tracetune.app.manifest import named
 from tracetune.app.memory import check_memory
 from tracetune.app.progress import Reporter
@@ -28,7 +28,7 @@ from tracetune.config.grpo import deciding_mapping
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.config.grpo_steps import num_grpo_steps
 from tracetune.config.schema import OutputSettings
-from tracetune.core.errors import Conflict, NotFound, Unavailable
+from tracetune.core.errors import Conflict, Unavailable
 from tracetune.engine import hosts
 from tracetune.engine.mesh import make_mesh
 from tracetune.models.model import Model
@@ -37,7 +37,6 @@ from tracetune.tasks.reward_set import load_rewards
 from tracetune.train.curriculum import Curriculum
 
 RECIPE = "grpo_v1"
-_ELSEWHERE = "choose another checkpoint_dir"
 
 
 def run_grpo(
@@ -73,8 +72,9 @@ def _run(config: GrpoConfig, output: Path, out: TextIO, run_id: str | None) -> G
     if config.resume == "never":
         # From here on it is a run like any other, and its config.yaml says where its checkpoints are.
         config = replace(config, resume="auto", training=replace(config.training, checkpoint_dir=str(checkpoints)))
-    known = _run_folder(checkpoints)
+    known = read_pointer(checkpoints)
     folder = RunFolder(known or _own_folder(output, checkpoints), OutputSettings())
+    other = f"choose {elsewhere(checkpoints, folder.root)}"
     notes: list[str] = []
     problems = read_problems(config)
     rewards = load_rewards(config.rewards)
@@ -85,10 +85,9 @@ def _run(config: GrpoConfig, output: Path, out: TextIO, run_id: str | None) -> G
     num_steps = num_grpo_steps(config, num_problems=len(prompts.train))
     curriculum = curriculum_of(config, prompts)
     inputs = _describe(config, model, prompts, curriculum) | named(run_id)
-    if done := _finished(folder, inputs):
-        out.write(
-            f"{folder.root}: this run is finished; choose another checkpoint_dir, or resume=never to begin anew\n"
-        )
+    if done := _finished(folder, inputs, f"or {other}"):
+        anew = "" if is_inside(checkpoints, folder.root) else ", or resume=never"
+        out.write(f"{folder.root}: this run is finished; {other}{anew} to begin anew\n")
         return done
     notes.append(
         f"{len(prompts.train)} problems to train on, {len(prompts.validation)} to validate with, {num_steps} steps of "
@@ -97,8 +96,8 @@ def _run(config: GrpoConfig, output: Path, out: TextIO, run_id: str | None) -> G
     if curriculum is not None:
         notes.append(curriculum.told())
     notes.append(f"checkpoints in {checkpoints}")
-    with reached(config, notes.append) as service, hold_run(checkpoints, advice=_ELSEWHERE), rewards:
-        if _run_folder(checkpoints) != known:
+    with reached(config, notes.append) as service, hold_run(checkpoints, advice=other), rewards:
+        if read_pointer(checkpoints) != known:
             raise Conflict(f"{checkpoints}: another process began a run here meanwhile; run again to go on with it")
         prepared = Prepared(model, prompts, rewards, num_steps, curriculum, mesh, service)
         notes += _check_service(service, config, prepared)
@@ -130,27 +129,17 @@ def _checkpoint_root(config: GrpoConfig) -> Path:
 
 
 def _own_folder(output: Path, checkpoints: Path) -> Path:
-    """`output`, or the first of its name that is not there when it holds a run with checkpoints elsewhere."""
+    """`output`, or the first of its name that is not there when it holds a run with checkpoints elsewhere. Raises
+    Conflict for another kind of run where the checkpoints are to lie inside it."""
     folder, number = output, 1
     while (manifest := read_manifest(folder / OutputSettings().manifest_file)) is not None:
         if manifest.get("checkpoints_path") == str(checkpoints.resolve()):
             break
+        if manifest.get("recipe") != RECIPE and is_inside(checkpoints, output):
+            kind = manifest.get("recipe", "another program")
+            raise Conflict(f"{output}: holds a run of {kind}, not of {RECIPE}; choose another --output")
         number += 1
         folder = output.with_name(f"{output.name}-{number}")
-    return folder
-
-
-def _run_folder(checkpoints: Path) -> Path | None:
-    """The run folder that the checkpoints belong to, None for a run that begins. Raises NotFound when it is gone."""
-    try:
-        folder = Path(json.loads((checkpoints / POINTER).read_bytes())["folder"])
-    except FileNotFoundError:
-        return None
-    if not folder.is_dir():
-        raise NotFound(
-            f"{checkpoints}: belongs to the run in {folder}, which is gone; restore it, or choose another "
-            "checkpoint_dir"
-        )
     return folder
 
 
@@ -173,12 +162,12 @@ def _describe(
     }
 
 
-def _finished(folder: RunFolder, inputs: Mapping[str, Any]) -> GrpoResult | None:
+def _finished(folder: RunFolder, inputs: Mapping[str, Any], advice: str) -> GrpoResult | None:
     """The result of a run that ended before, None when there is something to do. Raises Conflict."""
     manifest = read_manifest(folder.manifest)
     if manifest is None:
         return None
-    check_same(folder, manifest, inputs, advice=f"or {_ELSEWHERE}")
+    check_same(folder, manifest, inputs, advice=advice)
     if manifest["status"] != "finished" or not folder.final.is_dir():
         return None
     result = manifest["result"]

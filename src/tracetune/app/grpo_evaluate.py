@@ -1,6 +1,5 @@
 """A checkpoint of a GRPO run measured on the run's own validation problems, as often as asked, each answer kept."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ import jax
 from omegaconf import OmegaConf
 
 from tracetune.app.compile_cache import use_compile_cache
-from tracetune.app.grpo import POINTER
+from tracetune.app.grpo_pointer import read_pointer
 from tracetune.app.grpo_problems import make_prompts, read_problems
 from tracetune.app.runs import RunFolder
 from tracetune.backends.local_state import with_adapter
@@ -93,10 +92,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, stream: TextIO | None = N
 
 def _find(folder: Path, step: int | None) -> _Place:
     """The run that a folder is, or holds the checkpoints of."""
-    pointer = folder / POINTER
-    if pointer.is_file():
-        run = RunFolder(Path(json.loads(pointer.read_bytes())["folder"]), OutputSettings())
-        return _Place(run, _checkpoint(folder, step))
+    if (pointed := read_pointer(folder)) is not None:
+        return _Place(RunFolder(pointed, OutputSettings()), _checkpoint(folder, step))
     run = RunFolder(folder if (folder / "config.yaml").is_file() else folder.parent, OutputSettings())
     if not run.config.is_file():
         raise NotFound(

@@ -3,7 +3,6 @@
 A state is saved between batches only, so a run that is killed goes on from a whole batch.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -13,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from jax.sharding import Mesh
 
 from tracetune.app.backend_choice import backend_facts
+from tracetune.app.grpo_pointer import elsewhere, write_pointer
 from tracetune.app.grpo_problems import PromptSets
 from tracetune.app.manifest import (
     begin_manifest,
@@ -45,8 +45,6 @@ from tracetune.train.grpo import GrpoInfo, Place, Recipe, train_grpo
 from tracetune.train.health import onsets
 from tracetune.train.prompts import PromptStream
 from tracetune.train.validate import change_told, validate
-
-POINTER = "run.json"
 
 
 class GrpoResult(NamedTuple):
@@ -110,8 +108,7 @@ class GrpoSession:
             self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
         begin_session(self.folder.manifest, manifest)
         # After the manifest: checkpoints never belong to a folder that does not say what it is.
-        pointer = json.dumps({"folder": str(self.folder.root.resolve())})
-        write_durably(self.checkpoints / POINTER, pointer.encode())
+        write_pointer(self.checkpoints, self.folder.root)
         return manifest
 
     def _close_manifest(self, status: str, reason: str | None) -> None:
@@ -207,6 +204,7 @@ class GrpoSession:
             num_steps=self.prepared.num_steps,
             seed=self.config.seed,
             curriculum=self.prepared.curriculum,
+            elsewhere=elsewhere(self.checkpoints, self.folder.root),
         )
 
     def _validate(self, backend: PolicyBackend) -> dict[str, float]:

@@ -151,9 +151,10 @@ def folder_hashes(folder: Path) -> dict[str, str]:
 
 
 def _comparable(section: Any) -> Any:
-    """Of a data section only its rows' hash; of the settings all but the mesh, which decides only last bits."""
+    """Of a data section only the hashes of its rows and of the prompts that they answer; of the settings all but the
+    mesh, which decides only last bits."""
     if isinstance(section, Mapping) and "rows_hash" in section:
-        return {"rows_hash": section["rows_hash"]}
+        return {name: section[name] for name in ("rows_hash", "prompts_hash") if name in section}
     if isinstance(section, Mapping) and isinstance(section.get("model"), Mapping):
         return {**section, "model": {name: dial for name, dial in section["model"].items() if name != "mesh_shape"}}
     return section

@@ -67,7 +67,9 @@ def _distil_again(
     """What the teacher said is part of the data, so it is compared once the run has been repeated."""
     config = load_distill_config(manifest["training_config"], where=f"{path}: training_config")
     original = RunFolder(folder, config.output)
-    if load_distill_config(original.config) != replace(config, output=load_distill_config(original.config).output):
+    written = load_distill_config(original.config)
+    # Neither decides the run: the manifest has no benchmark, and a folder may have been moved.
+    if written != replace(config, output=written.output, benchmark=written.benchmark):
         return Reproduction(None, f"config: {original.config}: holds other settings than the manifest")
     with tempfile.TemporaryDirectory(prefix="tracetune-reproduce-") as scratch:
         again = RunFolder(Path(scratch) / "run", config.output)

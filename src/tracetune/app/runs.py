@@ -171,7 +171,8 @@ class MetricsFile:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Every line of a metrics file. Raises NotFound, Corrupt naming the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Of bytes: text would be cut at U+2028 and its like too, which JSON may hold as they are.
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError as error:
         raise NotFound(f"{path}: no such file; has the run logged a step?") from error
     rows = []

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,14 +63,13 @@ def teacher_rows(
     that the verifier finds wrong. Raises InputError when nothing is left.
     """
     asks = [ask for row in prompts for ask in _asks(row, settings, seed)]
-    sampling = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
-    folder = teacher_folder(teacher.identity, sampling, home) if settings.cache else None
+    folder = _folder(teacher, settings, home) if settings.cache else None
     kept = _read(folder) if folder is not None else {}
     missing = [ask for ask in asks if ask.key not in kept]
     failed: list[str] = []
     for start in range(0, len(missing), ASKED_AT_ONCE):
         some = missing[start : start + ASKED_AT_ONCE]
-        said = teacher.answer([ask.row.messages for ask in some], seeds=[ask.seed for ask in some])
+        said = [*map(_storable, teacher.answer([ask.row.messages for ask in some], seeds=[ask.seed for ask in some]))]
         failed += [completion.error or "no reason" for completion in said if completion.stop_reason == "error"]
         good = {
             ask.key: {"key": ask.key, "text": completion.text, "stop_reason": completion.stop_reason}
@@ -87,6 +87,19 @@ def teacher_rows(
     if not rows:
         raise InputError(f"teacher: nothing to learn from: {told}; look at the prompts, or set teacher.verify to false")
     return Answers(tuple(rows), len(missing), told)
+
+
+def _folder(teacher: Teacher, settings: TeacherSettings, home: Path | None) -> Path:
+    """Where its answers are kept: another tokenizer or chat format asks the same weights something else."""
+    words = teacher.tokenizer
+    chat = None if words is None else [words.fingerprint, asdict(words.chat_format)]
+    sampling = {"temperature": settings.temperature, "max_tokens": settings.max_tokens, "chat": chat}
+    return teacher_folder(teacher.identity, sampling, home)
+
+
+def _storable(completion: Completion) -> Completion:
+    """Without NUL, which a store refuses."""
+    return replace(completion, text=completion.text.replace("\0", "\ufffd"))
 
 
 def _asks(row: PromptRow, settings: TeacherSettings, seed: int) -> Iterator[Ask]:
@@ -164,7 +177,8 @@ def _keep(folder: Path, answers: dict[str, dict[str, str]]) -> None:
 def _read(folder: Path) -> dict[str, dict[str, str]]:
     kept: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("answers-*.jsonl")):
-        for line in path.read_text("utf-8").splitlines():
+        # Of bytes: text would be cut at U+2028 and its like too, which stand in answers as they are.
+        for line in path.read_bytes().splitlines():
             try:
                 answer = json.loads(line)
                 kept[answer["key"]] = answer

@@ -18,6 +18,9 @@ from tracetune.models.tokenizer import Tokenizer
 from tracetune.models.tokenizer_match import first_mismatch
 
 Say = Callable[[str], None]
+# A run may wait for its teacher through some minutes of trouble, and for an answer that takes long to write.
+MAX_TRIES = 10
+TIMEOUT = 600.0
 
 
 @contextmanager
@@ -31,6 +34,8 @@ def open_teacher(config: DistillConfig, say: Say) -> Iterator[Teacher]:
             model=teacher.model,
             key_variable=teacher.key_variable,
             key_option="teacher.key_variable",
+            max_tries=MAX_TRIES,
+            timeout=TIMEOUT,
         )
         with EndpointTeacher(settings, _tokenizer(config), sampling) as found:
             yield found

@@ -10,7 +10,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -123,7 +123,7 @@ class Endpoint:
                 return self._reply(ask, found, number, latency)
             self._back_off(found, number, stop)
 
-    def ask_all(self, asks: Sequence[Ask]) -> Iterator[Reply]:
+    def ask_all(self, asks: Sequence[Ask]) -> Generator[Reply, None, None]:
         """Replies as they come, `concurrency` asks at a time.
 
         Raises StorageError when the endpoint failed `give_up_after` times in a row: what was yielded stands.
@@ -239,9 +239,11 @@ class Endpoint:
         return text if self._secret is None else text.replace(self._secret, "…")
 
     def _gave_up(self, reply: Reply, failures: int) -> StorageError:
+        # Only whoever asks knows what of the replies is kept.
+        kept = "answers so far are kept, " if self.settings.keeps_answers else ""
         return StorageError(
-            f"{self.place.shown}: {failures} failures in a row, the last: {reply.error}; answers so far are kept, "
-            "see to the endpoint and run the same command again"
+            f"{self.place.shown}: {failures} failures in a row, the last: {reply.error}; {kept}see to the endpoint and "
+            "run the same command again"
         )
 
 

@@ -16,7 +16,8 @@ class EndpointSettings:
 
     `key_variable` None: an OpenAI-compatible endpoint gets `OPENAI_API_KEY` if that is set, over https or on this
     machine; a `{question}` endpoint gets no key. After `give_up_after` failures in a row that are the endpoint's
-    (nobody there, its key, its errors) no more is asked. `key_option` is what errors call the setting of the key.
+    (nobody there, its key, its errors) no more is asked. `key_option` is what errors call the setting of the key, and
+    `keeps_answers` says whether whoever asks keeps each answer as it comes.
     """
 
     url: str
@@ -31,6 +32,7 @@ class EndpointSettings:
     first_wait: float = 0.5
     longest_wait: float = 60.0
     give_up_after: int = 8
+    keeps_answers: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("max_tries", 1), ("give_up_after", 1)):

@@ -11,6 +11,7 @@ from tracetune.config.schema import LoraSettings, SftConfig
 # The app obeys these whoever trains; `a.` stands for all of a section.
 _ANYWHERE = (
     "backend", "seed", "resume", "system_instruction", "data.", "output.", "rewards", "prompt.", "tracking.",
+    "benchmark.",
     "model.name", "model.max_length", "model.packing", "model.drop_long", "model.lora", "model.lora.r",
     "model.lora.alpha", "model.lora.target_modules",
 )  # fmt: skip

@@ -5,10 +5,11 @@ Tracetune's own server tell them; from another, whole answers and log-probs of g
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ _PREFIX = "token_id:"
 # What rounding may lift a log-prob over 0 by.
 _SLACK = 1e-3
 _STOPS: Mapping[str | None, StopReason] = {None: "stop", "stop": "stop", "eos": "stop", "length": "length"}
+Found = TypeVar("Found")
 
 
 class _Told(NamedTuple):
@@ -40,6 +42,8 @@ class EndpointTeacher:
 
     def __init__(self, settings: EndpointSettings, tokenizer: Tokenizer | None, sampling: Sampling) -> None:
         self.tokenizer, self._sampling = tokenizer, sampling
+        # What came of a part that broke off is asked for again.
+        settings = replace(settings, keeps_answers=False)
         self._chat = Endpoint(replace(settings, kind="openai"))
         self._texts = Endpoint(replace(settings, kind="completions"))
         self.identity = f"endpoint:{self._texts.place.shown}:{settings.model}"
@@ -84,26 +88,27 @@ class EndpointTeacher:
                 f"{self._where}: tells log-probs at temperature 1 alone, got {temperature:g}; set temperature 1, or "
                 "take a local teacher"
             )
-        found = []
-        for told, sequence in zip(self._echo(sequences, k), sequences, strict=True):
-            if told.rows is None:
-                raise InputError(
-                    f"{self._where}: tells the likeliest tokens by their texts, which several ids share, and not by "
-                    f"ids ({BY_ID} of vLLM); use method: sequence, or a teacher behind vLLM or tracetune serve"
-                )
-            found.append(_likeliest(told.rows, k, len(sequence) - 1))
-        return found
+        return self._echo(sequences, k, lambda told: self._best(told, k))
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """log p of every token but the first. Raises InputError without a tokenizer."""
-        return [told.logprobs for told in self._echo(sequences, 0)]
+        return self._echo(sequences, 0, lambda told: told.logprobs)
+
+    def _best(self, told: _Told, k: int) -> Likeliest:
+        if told.rows is None:
+            raise InputError(
+                f"{self._where}: tells the likeliest tokens by their texts, which several ids share, and not by "
+                f"ids ({BY_ID} of vLLM); use method: sequence, or a teacher behind vLLM or tracetune serve"
+            )
+        return _likeliest(told.rows, k, len(told.logprobs))
 
     @property
     def _where(self) -> str:
         return f"the teacher at {self._texts.place.shown}"
 
-    def _echo(self, sequences: Sequence[Sequence[int]], k: int) -> Iterator[_Told]:
-        """What the address tells of given ids, several at a time, in their order."""
+    def _echo(self, sequences: Sequence[Sequence[int]], k: int, take: Callable[[_Told], Found]) -> list[Found]:
+        """What `take` has of what the address tells of given ids, several at a time, in their order: each reply is
+        read as it comes, since its JSON is many times larger than its numbers."""
         if self.tokenizer is None:
             raise InputError(
                 f"{self._where}: its tokenizer is not known, so log-probs of ids would mean nothing; set "
@@ -112,8 +117,12 @@ class EndpointTeacher:
         if sequences and self._limit is None:
             self._limit = self._least_limit(sequences[0], k)
         asks = [Ask(str(place), (), self._scoring(sequence, k)) for place, sequence in enumerate(sequences)]
-        for reply, sequence in zip(_in_order(self._texts, asks), sequences, strict=True):
-            yield self._read(reply, sequence, k)
+        found: dict[str, Found] = {}
+        # Closed at an error too: nobody asks on for what nobody waits for.
+        with closing(self._texts.ask_all(asks)) as replies:
+            for reply in replies:
+                found[reply.id] = take(self._read(reply, sequences[int(reply.id)], k))
+        return [found[ask.id] for ask in asks]
 
     def _least_limit(self, sequence: Sequence[int], k: int) -> int:
         """0, unless the address wants to draw a token."""

@@ -54,6 +54,8 @@ def distill_mapping(config: DistillConfig) -> dict[str, Any]:
             mapping[section].pop(name, None)
         else:
             mapping.pop(section)
+    if not config.teacher.is_here:
+        mapping["teacher"].pop("batch_size", None)
     if "distillation" in mapping and config.distillation.loss != "jsd":
         mapping["distillation"].pop("beta")
     return mapping
@@ -73,7 +75,7 @@ def _contradictions(settings: Settings) -> list[str]:
         if (target.startswith(unused) if unused.endswith(".") else target == unused) and setting.value is not None
     ]
     found += _of_loss(settings, method)
-    found += _of_teacher(settings)
+    found += _of_teacher(settings, method)
     return [*found, *resolve.contradictions(settings)]
 
 
@@ -95,7 +97,7 @@ def _of_loss(settings: Settings, method: str) -> list[str]:
     return found
 
 
-def _of_teacher(settings: Settings) -> list[str]:
+def _of_teacher(settings: Settings, method: str) -> list[str]:
     has_url = "teacher.url" in settings and settings["teacher.url"].value is not None
     on_tinker = "teacher.backend" in settings and settings["teacher.backend"].value == "tinker"
     readers = {"teacher.tokenizer": has_url or on_tinker, "teacher.key_variable": has_url}
@@ -103,6 +105,17 @@ def _of_teacher(settings: Settings) -> list[str]:
         f"{settings[target].place}: has no effect without teacher.url; remove it"
         for target, is_read in readers.items()
         if target in settings and settings[target].value is not None and not is_read
+    ]
+    is_answering = method == "sequence"
+    unread = {
+        "teacher.batch_size": is_answering and (has_url or on_tinker),
+        "teacher.tokenizer": is_answering and has_url,
+    }
+    place = "teacher.url" if has_url else "teacher.backend: tinker"
+    found += [
+        f"{settings[target].place}: has no effect with method: {method} and {place}; remove it"
+        for target, is_unread in unread.items()
+        if target in settings and settings[target].value is not None and is_unread
     ]
     if has_url and on_tinker:
         found.append(f"{settings['teacher.backend'].place}: contradicts {settings['teacher.url'].place}; keep one")

@@ -95,7 +95,11 @@ DISTILL_DIALS = (*OWN_DIALS, *DIALS)
 # What a method has no use for: written, it would be ignored in silence.
 _ANSWERING = ("temperature", "max_tokens", "num_samples", "verify", "batch_size")
 UNUSED = {
-    "sequence": ("distillation.", "student.", "teacher.top_k"),
+    # The rows are the teacher's answers: nothing of the data's is held out or of a format, and prompts are one file.
+    "sequence": (
+        *("distillation.", "student.", "teacher.top_k"),
+        *("data.eval_fraction", "data.format", "data.train_files"),
+    ),
     "logit": ("student.", *(f"teacher.{name}" for name in _ANSWERING)),
     "on_policy": (
         *(f"teacher.{name}" for name in (*_ANSWERING, "cache")),

@@ -26,10 +26,12 @@ _LEADING = re.compile(r"(?:[\s*_`:]|\\\[|\\\(|\$\$)*")
 
 
 class Statement(NamedTuple):
-    """One stated answer, a single line, and the marker it followed."""
+    """One stated answer, a single line, and the marker it followed; `is_told_by_verb` tells `the answer is 18` from
+    `Answer: 18`, since prose can only have the first form."""
 
     text: str
     marker: str
+    is_told_by_verb: bool = False
 
 
 def statements(response: str) -> list[Statement]:
@@ -37,7 +39,8 @@ def statements(response: str) -> list[Statement]:
     found = []
     for match in deque(_MARKER.finditer(response), maxlen=MAX_STATEMENTS):
         kind = match.lastgroup or "words"
-        found.append(Statement(_content(response, match.end(), kind), _LABELS[kind]))
+        text = _content(response, match.end(), kind)
+        found.append(Statement(text, _LABELS[kind], kind == "words" and _ends_with_verb(response, match)))
     return found[::-1]
 
 
@@ -50,6 +53,12 @@ def last_line(response: str) -> str:
 def first_sentence(text: str) -> str:
     """Up to the first full stop, question mark, exclamation mark or semicolon that a space or the end follows."""
     return re.split(r"[.!?;](?=\s|$)", text, maxsplit=1)[0].strip()
+
+
+def _ends_with_verb(response: str, match: re.Match[str]) -> bool:
+    """A colon behind the verb counts before it."""
+    leading = _LEADING.match(response, match.end())
+    return match.group()[-1].isalpha() and ":" not in (leading.group() if leading else "")
 
 
 def _content(response: str, start: int, kind: str) -> str:

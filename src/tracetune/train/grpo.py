@@ -68,7 +68,8 @@ class GrpoInfo(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What one run of steps is made of. Prompts come from the stream, or from the curriculum where there is one."""
+    """What one run of steps is made of. Prompts come from the stream, or from the curriculum where there is one.
+    `elsewhere` is what a person names to begin anew in another place."""
 
     backend: PolicyBackend
     stream: PromptStream
@@ -78,6 +79,7 @@ class Recipe:
     num_steps: int
     seed: int
     curriculum: Curriculum | None = None
+    elsewhere: str = "another checkpoint_dir"
 
 
 class _Sampled(NamedTuple):
@@ -107,7 +109,7 @@ def train_grpo(recipe: Recipe, start: Place = Place()) -> Iterator[GrpoInfo]:  #
         if recipe.curriculum and sampled.course:
             rewards |= recipe.curriculum.metrics(sampled.course)
         for iteration, metrics in enumerate(told):
-            _check_finite(metrics, place.step + 1, sampled.kept)
+            _check_finite(recipe, metrics, place.step + 1, sampled.kept)
             is_whole = iteration == recipe.settings.num_iterations - 1 or place.step + 1 == recipe.num_steps
             tokens = place.tokens + (0 if iteration else sampled.tokens)
             place, note = place._replace(step=place.step + 1, tokens=tokens), None
@@ -280,7 +282,7 @@ def _check_earned(groups: Sequence[Sequence[Rollout]]) -> None:
         )
 
 
-def _check_finite(metrics: PolicyMetrics, step: int, groups: Sequence[Sequence[Rollout]]) -> None:
+def _check_finite(recipe: Recipe, metrics: PolicyMetrics, step: int, groups: Sequence[Sequence[Rollout]]) -> None:
     if metrics.finite:
         return
     ids = [group[0].problem.id for group in groups]
@@ -288,5 +290,5 @@ def _check_finite(metrics: PolicyMetrics, step: int, groups: Sequence[Sequence[R
     raise Diverged(
         f"step {step}: loss is {metrics.loss:g} and gradient norm {told_norm(metrics.grad_norm)} on the problems "
         f"{', '.join(ids[:_SHOWN_IDS])}{more}; begin anew with a lower optimizer.learning_rate or a higher grpo.beta "
-        "and another checkpoint_dir; nothing of this step was kept"
+        f"and {recipe.elsewhere}; nothing of this step was kept"
     )
