@@ -3,7 +3,8 @@
 `python bench/tutor.py [--folder DIR]` runs the block in an empty folder (a temporary one without `--folder`)
 that holds this workspace's `training/`. It prints seconds by command, then the maths accuracy of every stage with its
 change from the stage before, and the share of the gap between student and teacher that distillation closed; the last
-line is one JSON object. Programs are compiled anew, as on a machine that has never run the walk. Exits 1 when a command fails, or less than half of the gap is closed.
+line is one JSON object. Programs are compiled anew, as on a machine that has never run the walk. Exits 1 when a command
+fails, or less than half of the gap is closed.
 """
 
 import argparse

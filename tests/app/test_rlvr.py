@@ -13,6 +13,7 @@ from tracetune.app.grpo_evaluate import evaluate_checkpoint
 from tracetune.app.grpo_problems import read_problems
 from tracetune.app.rlvr import run_rlvr
 from tracetune.app.rlvr_dry_run import rehearse_rlvr
+from tracetune.app.rollouts import read_rollouts
 from tracetune.app.runs import read_metrics
 from tracetune.config.grpo_schema import EvaluateSettings, GrpoConfig, RewardSettings
 from tracetune.config.rlvr import RlvrRun, load_rlvr_config
@@ -178,12 +179,13 @@ def test_a_curriculum_by_a_service_is_that_of_this_machine(problems, small_model
             assert run_rlvr(run, stream=io.StringIO()).status == "finished"
             found[backend] = read_metrics(tmp_path / backend / "metrics.jsonl")
     assert [row["curriculum_stage"] for row in found["tinker"]] == [1, 2]
-    assert all(row["grad_norm"] > 0 for row in found["local"])
-    for theirs, ours in zip(found["tinker"], found["local"], strict=True):
-        assert ours.keys() <= theirs.keys()
-        for name in ours.keys() - {"timestamp", "tokens_per_second"}:
-            if not name.endswith("_seconds"):
-                assert theirs[name] == pytest.approx(ours[name], rel=1e-4, abs=1e-4), name
+    assert all(row["grad_norm"] > 0 for rows in found.values() for row in rows)
+    # What is drawn differs, what is asked does not.
+    asked = {
+        backend: [[said["prompt"] for said in read_rollouts(tmp_path / backend, step)] for step in (1, 2)]
+        for backend in found
+    }
+    assert asked["tinker"] == asked["local"]
 
 
 def test_the_end_of_a_run_says_how_each_grade_changed():
