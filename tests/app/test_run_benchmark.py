@@ -89,6 +89,7 @@ def test_a_run_ends_with_the_comparison_of_base_and_tuned(finished, small_model)
         path.name for path in folder.iterdir()
     }
     assert "| maths: numeric match accuracy |" in (folder / "README.md").read_text()
+    assert "<h2>Compared with " in (folder / "benchmark.html").read_text()
     assert "benchmark: the base model" in (folder / "train.log").read_text()
 
 

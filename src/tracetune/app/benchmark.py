@@ -56,6 +56,7 @@ __all__ = [
     "Subject",
     "benchmark",
     "compare_benchmarks",
+    "write_page",
 ]
 Say = Callable[[str], None]
 
@@ -133,7 +134,7 @@ def benchmark(
             part: part_results(part, asked.model_name, answers, judged.get(part)) for part in PARTS
         }
         comparison = _write(output, results, parts, compare)
-        _write_page(results, parts, answers, comparison, output)
+        write_page(output, comparison)
     return BenchmarkOutcome(results, output, comparison)
 
 
@@ -166,14 +167,11 @@ def _suite(person: Person, suite: str | None, datasets: Sequence[str]) -> str | 
     return suite if suite or datasets or person.items() is not None else DEFAULT_SUITE
 
 
-def _write_page(
-    results: Mapping[str, Any],
-    parts: Mapping[Part, Mapping[str, Any]],
-    answers: Sequence[BenchmarkAnswer],
-    comparison: BenchmarkComparison | None,
-    output: Path,
-) -> None:
-    judged = [(answer, verdicts_of(answer)) for answer in answers]
+def write_page(output: Path, comparison: BenchmarkComparison | None) -> None:
+    """The page of a finished benchmark, from its files."""
+    results = folder_of.read_json(output / folder_of.RESULTS)
+    parts: dict[Part, dict[str, Any]] = {part: folder_of.read_json(output / FILES[part]) for part in PARTS}
+    judged = [(answer, verdicts_of(answer)) for answer in folder_of.read_answers(output / folder_of.ANSWERS)]
     page = render_benchmark_html(results, parts, judged, None if comparison is None else comparison.numbers)
     write_durably(output / PAGE, page.encode("utf-8", "replace"))
 

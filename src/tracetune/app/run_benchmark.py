@@ -6,7 +6,7 @@ The run is finished before it begins and stays so whatever happens here; the sam
 from pathlib import Path
 from typing import TextIO
 
-from tracetune.app.benchmark import ModelSubject, benchmark, compare_benchmarks
+from tracetune.app.benchmark import ModelSubject, benchmark, compare_benchmarks, write_page
 from tracetune.app.benchmark_files import RESULTS, asked_otherwise, read_json, start_anew
 from tracetune.app.benchmark_results import items_hash
 from tracetune.app.evaluate import BASE, Prompting, prompting_of
@@ -54,7 +54,9 @@ def end_with_benchmark(
             reporter.say("benchmark: the trained model answers")
             called = place.name if place else folder.root.name
             _measure(ModelSubject(str(folder.final)), folder.root, settings, reporter, model_name=called)
-        compared = compare_benchmarks(_before(folder, settings, base, reporter), folder.root, folder.root).numbers
+        comparison = compare_benchmarks(_before(folder, settings, base, reporter), folder.root, folder.root)
+        write_page(folder.root, comparison)
+        compared = comparison.numbers
         reporter.say(
             f"benchmark: {len(compared['improvements'])} better, {len(compared['regressions'])} worse, "
             f"{len(compared['unchanged'])} not told apart from {compared['baseline']['model_name']}"
