@@ -32,9 +32,8 @@ check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
 	@$(BIN)/pytest -n 2 -m "not slow"
 
 # Files in order rather than by number of tests: the long files of few tests would all come last.
-# Three processes on two cores: a quarter of a worker's time it waits for a server, a browser or a process.
 test: lint  ## everything that must hold
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not soak"
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: setup  ## hours: all tests and rows, compiled as users do, 20,000 drawn requests, 70 ends under load, a million traces
 	TRACETUNE_OPTIMIZED=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
