@@ -49,7 +49,7 @@ def engine_times(name: str, calls: int) -> dict[str, float]:
     return {
         "forward_backward": median_ms(lambda: learner.forward_backward(data, "cross_entropy", {}), calls),
         "optim_step": median_ms(lambda: learner.optim_step(Adam(learning_rate=0.0)), calls),
-        "sample": median_ms(lambda: answer_together([ask]), calls),
+        "sample": median_ms(lambda: list(answer_together([ask])), calls),
     }
 
 
