@@ -2,8 +2,8 @@
 
     python bench/local_tinker.py [--model tiny] [--calls 50]
 
-`overhead` is a call's time through the SDK less that of the same work by the engine in this process; the last line is
-JSON.
+`overhead` is a call's time through the SDK less that of the same work by the engine in this process, measured in turn,
+the median of the differences; the last line is JSON.
 """
 
 import argparse
@@ -28,57 +28,64 @@ TOKENS = list(range(5, 37))
 CONCURRENT, LENGTH = 64, 32
 
 
-def median_ms(call: Callable[[], Any], times: int) -> float:
-    """Of `times` calls, after three to warm up."""
-    taken = []
-    for place in range(times + 3):
-        began = time.perf_counter()
-        call()
-        if place >= 3:
-            taken.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(taken)
+def timed_ms(call: Callable[[], Any]) -> float:
+    """How long one call takes."""
+    began = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - began)
 
 
-def engine_times(name: str, calls: int) -> dict[str, float]:
-    """The same work in this process, in milliseconds."""
+def engine_calls(name: str) -> dict[str, Callable[[], Any]]:
+    """The work of each verb in this process."""
     model = load_model(name)
     learner = Learner(model, AdapterShape(rank=8))
     tokens, targets = np.asarray(TOKENS[:-1], np.int32), np.asarray(TOKENS[1:], np.int64)
     data = [Datum(tokens, targets, {"weights": np.ones(len(targets), np.float32)})] * 4
     ask = Ask(model=model, prompt=tuple(TOKENS), sampling=Sampling(max_tokens=1, temperature=1.0))
     return {
-        "forward_backward": median_ms(lambda: learner.forward_backward(data, "cross_entropy", {}), calls),
-        "optim_step": median_ms(lambda: learner.optim_step(Adam(learning_rate=0.0)), calls),
-        "sample": median_ms(lambda: list(answer_together([ask])), calls),
+        "forward_backward": lambda: learner.forward_backward(data, "cross_entropy", {}),
+        "optim_step": lambda: learner.optim_step(Adam(learning_rate=0.0)),
+        "sample": lambda: list(answer_together([ask])),
     }
 
 
-def sdk_times(name: str, calls: int) -> dict[str, float]:
-    """Through HTTP and the SDK, and many samplers against one at a time."""
-    import tinker
-    from tinker import types
+class Sdk:
+    """The same through HTTP and the SDK."""
 
-    service = tinker.ServiceClient()
-    trainer = service.create_lora_training_client(name, rank=8).result()
-    sampler = service.create_sampling_client(base_model=name).result()
-    inputs = {"target_tokens": types.TensorData.from_numpy(np.asarray(TOKENS[1:]))}
-    datum = types.Datum(model_input=types.ModelInput.from_ints(TOKENS[:-1]), loss_fn_inputs=inputs)
-    still, prompt = types.AdamParams(learning_rate=0.0), types.ModelInput.from_ints(TOKENS)
+    def __init__(self, name: str) -> None:
+        import tinker
+        from tinker import types
 
-    def sample(length: int, seed: int) -> Any:
-        return sampler.sample(prompt, 1, types.SamplingParams(max_tokens=length, seed=seed, stop=[]))
+        self._types, service = types, tinker.ServiceClient()
+        self._trainer = service.create_lora_training_client(name, rank=8).result()
+        self._sampler = service.create_sampling_client(base_model=name).result()
 
-    def together() -> None:
-        for future in [sample(LENGTH, seed) for seed in range(CONCURRENT)]:
+    def calls(self) -> dict[str, Callable[[], Any]]:
+        """A call of each verb, waited for."""
+        inputs = {"target_tokens": self._types.TensorData.from_numpy(np.asarray(TOKENS[1:]))}
+        datum = self._types.Datum(model_input=self._types.ModelInput.from_ints(TOKENS[:-1]), loss_fn_inputs=inputs)
+        still = self._types.AdamParams(learning_rate=0.0)
+        return {
+            "forward_backward": lambda: self._trainer.forward_backward([datum] * 4, "cross_entropy").result(),
+            "optim_step": lambda: self._trainer.optim_step(still).result(),
+            "sample": lambda: self.sample(1, 0).result(),
+        }
+
+    def sample(self, length: int, seed: int) -> Any:
+        """A future of one completion."""
+        prompt = self._types.ModelInput.from_ints(TOKENS)
+        return self._sampler.sample(prompt, 1, self._types.SamplingParams(max_tokens=length, seed=seed, stop=[]))
+
+    def together(self) -> None:
+        """Many samplers at once."""
+        for future in [self.sample(LENGTH, seed) for seed in range(CONCURRENT)]:
             future.result()
 
-    return {
-        "forward_backward": median_ms(lambda: trainer.forward_backward([datum] * 4, "cross_entropy").result(), calls),
-        "optim_step": median_ms(lambda: trainer.optim_step(still).result(), calls),
-        "sample": median_ms(lambda: sample(1, 0).result(), calls),
-        "one_sample": median_ms(lambda: sample(LENGTH, 0).result(), calls),
-        "together": median_ms(together, max(3, calls // 10)),
-    }
+
+def in_turn(first: Callable[[], Any], second: Callable[[], Any], times: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of the one, then of the other, over and over: what slows the machine slows both. Three warm up."""
+    pairs = [(timed_ms(first), timed_ms(second)) for _ in range(times + 3)][3:]
+    return [one for one, _ in pairs], [two for _, two in pairs]
 
 
 def main() -> None:
@@ -89,18 +96,22 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("tinker").setLevel(logging.CRITICAL)
-    engine = engine_times(args.model, args.calls)
+    told: dict[str, Any] = {"model": args.model, "cores": os.cpu_count()}
+    engine = engine_calls(args.model)
     with tracetune.local_tinker(args.model):
-        sdk = sdk_times(args.model, args.calls)
-    told = {"model": args.model, "cores": os.cpu_count()}
-    for verb, floor in engine.items():
-        told |= {f"{verb}_ms": sdk[verb], f"{verb}_engine_ms": floor, f"{verb}_overhead_ms": sdk[verb] - floor}
-        print(f"{verb:18} {sdk[verb]:7.1f} ms a call, {floor:7.1f} by the engine: {sdk[verb] - floor:5.1f} for the way")
-    speedup = CONCURRENT * sdk["one_sample"] / sdk["together"]
-    told |= {"one_sample_ms": sdk["one_sample"], "together_ms": sdk["together"], "speedup": speedup}
-    print(
-        f"{CONCURRENT} samplers of {LENGTH} tokens at once: {sdk['together']:.0f} ms, {speedup:.1f} times one at a time"
-    )
+        sdk = Sdk(args.model)
+        for verb, call in sdk.calls().items():
+            floors, wholes = in_turn(engine[verb], call, args.calls)
+            floor, whole = statistics.median(floors), statistics.median(wholes)
+            way = statistics.median(b - a for a, b in zip(floors, wholes, strict=True))
+            told |= {f"{verb}_ms": whole, f"{verb}_engine_ms": floor, f"{verb}_overhead_ms": way}
+            print(f"{verb:18} {whole:7.1f} ms a call, {floor:7.1f} by the engine: {way:5.1f} for the way")
+        alone, together = map(
+            statistics.median, in_turn(lambda: sdk.sample(LENGTH, 0).result(), sdk.together, max(3, args.calls // 10))
+        )
+    speedup = CONCURRENT * alone / together
+    told |= {"one_sample_ms": alone, "together_ms": together, "speedup": speedup}
+    print(f"{CONCURRENT} samples of {LENGTH} tokens at once: {together:.0f} ms, {speedup:.1f} times one at a time")
     print(json.dumps({key: round(value, 2) if isinstance(value, float) else value for key, value in told.items()}))
 
 

@@ -194,7 +194,9 @@ def fresh_moments(adapter: Any) -> Moments:
     return Moments(_zeros(adapter), _zeros(adapter), jnp.zeros((), jnp.int32))
 
 
+@jax.jit
 def _zeros(tree: Any) -> Any:
+    """In one program: array by array it would take a third of a small model's step."""
     return jax.tree.map(jnp.zeros_like, tree)
 
 
