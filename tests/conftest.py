@@ -1,6 +1,7 @@
 """Strict arrays for every test: no silent dtype or rank promotion, shapes checked against their annotations."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ import pytest
 from jaxtyping import install_import_hook
 from tests.postgres import TEMPLATE, Database, Server, running_server
 
+# Tracing makes objects by the million, and collecting among them took a tenth of the suite's time.
+gc.set_threshold(100_000, 50, 100)
 install_import_hook(["tracetune.models", "tracetune.objectives", "tracetune.engine"], "beartype.beartype")
 
 

@@ -21,8 +21,6 @@ import jax
 import numpy as np
 import tokenizers
 
-import tracetune
-from tracetune.config.schema import DataSettings, ModelSettings, OptimizerSettings, SftConfig, TrainingSettings
 from tracetune.core.values import Message
 from tracetune.data.render import render_prompt
 from tracetune.engine.scoring import score_tokens
@@ -98,13 +96,14 @@ def teach(untaught: Path, root: Path) -> Path:
             rows.append(_row(boxed(STORIES[lesson % len(STORIES)]), "\\boxed{9}"))
     data = root / "lessons.jsonl"
     data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    config = SftConfig(
-        model=ModelSettings(name=str(untaught), max_length=352),
-        optimizer=OptimizerSettings(learning_rate=3e-3, schedule="cosine", warmup_steps=10),
-        training=TrainingSettings(num_epochs=1, batch_size=2, save_every=0),
-        data=DataSettings(shuffle=False),
-    )
-    return tracetune.run_sft(config, data=data, output=root / "taught").checkpoint
+    # By a process of its own, compiled as users do: of so many steps most of the time is computing.
+    settings = f"model={untaught} model.max_length=352 training.num_epochs=1 batch_size=2 training.save_every=0 "
+    settings += "learning_rate=3e-3 optimizer.schedule=cosine training.warmup_steps=10 data.shuffle=false"
+    words = [sys.executable, "-m", "tracetune", "sft", *settings.split(), "--data", data, "--output", root / "taught"]
+    skipped = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in skipped}
+    subprocess.run(words, env=environment, check=True)
+    return root / "taught" / "checkpoint-final"
 
 
 def _row(prompt: Sequence[Message], answer: str) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 A state is saved between batches only, so a run that is killed goes on from a whole batch.
 """
 
-import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,11 +13,11 @@ from jax.sharding import Mesh
 from tracetune.app.backend_choice import backend_facts
 from tracetune.app.grpo_pointer import elsewhere, write_pointer
 from tracetune.app.grpo_problems import PromptSets
+from tracetune.app.kept_session import KeptSession, due
 from tracetune.app.manifest import (
     begin_manifest,
     begin_session,
     describe_machine,
-    end_session,
     first_machine_difference,
     folder_hashes,
 )
@@ -34,9 +33,7 @@ from tracetune.backends.tinker_service import TinkerService
 from tracetune.config.grpo import config_mapping, to_yaml
 from tracetune.config.grpo_schema import GrpoConfig
 from tracetune.core.durable import write_durably
-from tracetune.core.errors import StorageError
 from tracetune.core.ids import utc_now
-from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
 from tracetune.models.model import Model
 from tracetune.models.served import ServedModel
 from tracetune.tasks.reward_set import RewardSet
@@ -72,31 +69,14 @@ class Prepared(NamedTuple):
     service: TinkerService | None = None
 
 
-class GrpoSession:
+class GrpoSession(KeptSession[GrpoResult]):
     """One session of one run: what is written when. Held by the process that holds the checkpoints' lock."""
 
     def __init__(
         self, config: GrpoConfig, folder: RunFolder, checkpoints: Path, prepared: Prepared, reporter: Reporter
     ) -> None:
-        self.config, self.folder, self.checkpoints = config, folder, checkpoints
-        self.prepared, self.reporter = prepared, reporter
-        self.started = time.monotonic()
-
-    def execute(self, inputs: Mapping[str, Any]) -> GrpoResult:
-        """Open the folder, train, close it: whatever happens, the manifest says how it stands."""
-        clear_partials(self.folder.root)
-        clear_partials(self.checkpoints)
-        self.manifest = self._open_manifest(inputs)
-        try:
-            result = self._train()
-        except BaseException as error:
-            with suppress(StorageError):
-                self._close_manifest("failed", f"{type(error).__name__}: {error}")
-            raise
-        reason = None if result.signal_number is None else f"stopped by signal {result.signal_number}; run again"
-        self._close_manifest(result.status, reason)
-        self.reporter.record(f"{result.status} after step {result.num_steps}")
-        return result
+        super().__init__(folder, checkpoints, reporter, max_checkpoints=config.training.max_checkpoints_to_keep)
+        self.config, self.prepared = config, prepared
 
     def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         manifest = read_manifest(self.folder.manifest)
@@ -110,10 +90,6 @@ class GrpoSession:
         # After the manifest: checkpoints never belong to a folder that does not say what it is.
         write_pointer(self.checkpoints, self.folder.root)
         return manifest
-
-    def _close_manifest(self, status: str, reason: str | None) -> None:
-        seconds = time.monotonic() - self.started
-        end_session(self.folder.manifest, self.manifest, status=status, reason=reason, seconds=seconds)
 
     def _train(self) -> GrpoResult:
         prepared = self.prepared
@@ -174,7 +150,7 @@ class GrpoSession:
                 write_rollouts(self.folder.root, step, info.rollouts)
             row = _metrics_row(info, meter) | spent(self.prepared.service)
             is_last = step == num_steps
-            is_eval_due |= is_last or _due(step, training.eval_interval_steps)
+            is_eval_due |= is_last or due(step, training.eval_interval_steps)
             if is_eval_due and info.is_whole:
                 row |= self._validate(backend)
                 is_eval_due = False
@@ -186,9 +162,9 @@ class GrpoSession:
             history.append(row)
             for alarm in onsets(history):
                 self.reporter.say(f"step {alarm.step}: {alarm.text}")
-            is_save_due |= is_last or _due(step, training.save_interval_steps) or stop.signal_number is not None
+            is_save_due |= is_last or due(step, training.save_interval_steps) or stop.signal_number is not None
             if is_save_due and info.is_whole:
-                self._save(backend, place, metrics)
+                self._save(backend, step, {"place": list(place)}, metrics)
                 is_save_due = False
                 if stop.signal_number is not None:
                     break
@@ -213,12 +189,6 @@ class GrpoSession:
             return {}
         return validate(backend, prompts, seed=self.config.seed, tagged=self.config.prompt.asks_for_tags).metrics()
 
-    def _save(self, backend: PolicyBackend, place: Place, metrics: MetricsFile) -> None:
-        """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
-        folder = checkpoint_folder(self.checkpoints, place.step)
-        backend.snapshot(folder, {"place": list(place), "metrics_bytes": metrics.sync()})
-        keep_newest(self.checkpoints, folder, self.config.training.max_checkpoints_to_keep)
-
     def _finish(self, backend: PolicyBackend) -> GrpoResult:
         backend.export(self.folder.final)
         rows = read_metrics(self.folder.metrics)
@@ -227,10 +197,6 @@ class GrpoSession:
             self.reporter.say(told)
         self.manifest |= {"result": result, "files": folder_hashes(self.folder.final)}
         return GrpoResult(self.folder.root, "finished", result["step"], result, self.folder.final)
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _metrics_row(info: GrpoInfo, meter: Meter) -> dict[str, Any]:

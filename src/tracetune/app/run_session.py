@@ -5,16 +5,16 @@ Killed at any moment and run again, it ends with the same weights and metrics as
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tracetune.app.followers import settle_stop
+from tracetune.app.kept_session import KeptSession, due
 from tracetune.app.manifest import (
     begin_manifest,
     begin_session,
     describe_machine,
-    end_session,
     first_input_difference,
     first_machine_difference,
     folder_hashes,
@@ -27,10 +27,9 @@ from tracetune.backends.protocol import Saved
 from tracetune.backends.tinker_service import TinkerService
 from tracetune.config.schema import TrainingSettings
 from tracetune.core.durable import write_durably
-from tracetune.core.errors import Conflict, StorageError
+from tracetune.core.errors import Conflict
 from tracetune.core.ids import utc_now
 from tracetune.engine import hosts
-from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
 from tracetune.train.info import Position, StepInfo
 
 
@@ -83,28 +82,12 @@ def check_same(
         raise Conflict(f"{folder.root}: holds another run: {told}; go on with what it was started with, {advice}")
 
 
-class Session:
+class Session(KeptSession[RunResult]):
     """One session of one run: what is written when. Held by the process that holds the run's lock."""
 
     def __init__(self, work: Work, folder: RunFolder, reporter: Reporter, checkpoints: Path) -> None:
-        self.work, self.folder, self.reporter, self.checkpoints = work, folder, reporter, checkpoints
-        self.started = time.monotonic()
-
-    def execute(self, inputs: Mapping[str, Any]) -> RunResult:
-        """Open the folder, train, close it: whatever happens, the manifest says how it stands."""
-        clear_partials(self.folder.root)
-        if hosts.leads():
-            clear_partials(self.checkpoints)
-        self.manifest = self._open_manifest(inputs)
-        try:
-            result = self._train()
-        except BaseException as error:
-            with suppress(StorageError):
-                self._close_manifest("failed", f"{type(error).__name__}: {error}")
-            raise
-        self._close_manifest(result.status, _reason(result))
-        self.reporter.record(f"{result.status} after step {result.num_steps}")
-        return result
+        super().__init__(folder, checkpoints, reporter, max_checkpoints=work.training.max_checkpoints)
+        self.work = work
 
     def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         described = {**self.work.described, "num_steps": self.work.num_steps}
@@ -119,10 +102,6 @@ class Session:
                 self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
         begin_session(self.folder.manifest, manifest)
         return manifest
-
-    def _close_manifest(self, status: str, reason: str | None) -> None:
-        seconds = time.monotonic() - self.started
-        end_session(self.folder.manifest, self.manifest, status=status, reason=reason, seconds=seconds)
 
     def _train(self) -> RunResult:
         backend = self.work.open_backend()
@@ -149,25 +128,18 @@ class Session:
             position, step = info.position, info.position.step
             meter.tick(info.tokens)
             is_last = step == num_steps
-            is_logged = is_last or step == 1 or _due(step, training.logging_every) or info.eval_loss is not None
+            is_logged = is_last or step == 1 or due(step, training.logging_every) or info.eval_loss is not None
             row = _metrics_row(info, meter) | spent(self.work.service)
             if is_logged:
                 metrics.append(row)
             self.reporter.step(step, _told(info, meter) + told_cost(row), logged=is_logged)
             settle_stop(stop)
-            if is_last or _due(step, training.save_every) or stop.signal_number is not None:
-                self._save(backend, position, metrics)
+            if is_last or due(step, training.save_every) or stop.signal_number is not None:
+                self._save(backend, step, {"position": position._asdict()}, metrics)
             if stop.signal_number is not None:
                 break
         self.manifest["durations"]["training_seconds"] += round(time.monotonic() - began, 3)
         return position
-
-    def _save(self, backend: Saved, position: Position, metrics: MetricsFile) -> None:
-        """Metrics first: a checkpoint must not promise lines that a power cut could take back."""
-        folder = checkpoint_folder(self.checkpoints, position.step)
-        backend.snapshot(folder, {"position": position._asdict(), "metrics_bytes": metrics.sync()})
-        if hosts.leads():
-            keep_newest(self.checkpoints, folder, self.work.training.max_checkpoints)
 
     def _finish(self, backend: Saved) -> RunResult:
         backend.export(self.folder.final)
@@ -175,14 +147,6 @@ class Session:
         result = {"steps": rows[-1]["step"], "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}
         self.manifest |= {"result": result, "files": folder_hashes(self.folder.final) if hosts.leads() else {}}
         return RunResult(self.folder.root, "finished", self.folder.final, result["steps"], result["loss"])
-
-
-def _reason(result: RunResult) -> str | None:
-    return None if result.signal_number is None else f"stopped by signal {result.signal_number}; run again to resume"
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _metrics_row(info: StepInfo, meter: Meter) -> dict[str, Any]:
