@@ -10,9 +10,9 @@ from tracetune.api.policy import rule
 from tracetune.api.strict import Body, Router
 from tracetune.app import evaluations, jobs
 from tracetune.app.evaluations import BY_NAME, EvaluationRow, MetricChange, StoredEvaluation
+from tracetune.core.benchmark import Direction
 
 router = Router(tags=["evaluations"])
-Direction = Literal["higher", "lower"]
 Interval = tuple[float, float]
 Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")]
 

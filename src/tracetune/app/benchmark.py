@@ -37,13 +37,14 @@ from tracetune.app.benchmark_words import PAGE
 from tracetune.app.progress import Reporter
 from tracetune.app.runs import hold_run
 from tracetune.backends.endpoint import EndpointSettings
+from tracetune.config.benchmark import DEFAULT_SUITE
 from tracetune.core.benchmark import PARTS, BenchmarkAnswer, BenchmarkItem, Part
 from tracetune.core.durable import write_durably
 from tracetune.core.errors import InputError
 from tracetune.core.ids import utc_now
 from tracetune.evals.benchmark import judge as verdicts_of
 from tracetune.reports.benchmark_html import render_benchmark_html
-from tracetune.tasks.benchmark_sets import DEFAULT_SUITE, benchmark_items
+from tracetune.tasks.benchmark_sets import benchmark_items
 
 __all__ = [
     "Asking",

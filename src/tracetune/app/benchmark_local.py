@@ -7,14 +7,11 @@ from pathlib import Path
 from tracetune.app.benchmark_files import ANSWERS
 from tracetune.app.benchmark_subjects import TUTOR, Asked, Asking, ModelSubject, clean, facts_of
 from tracetune.app.compile_cache import use_compile_cache
-from tracetune.app.evaluate import BASE, prompting_of
+from tracetune.app.evaluate import BASE, prompting_of, rendered
 from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
-from tracetune.core.errors import InputError
 from tracetune.core.values import Completion, Message
-from tracetune.data.render import render_prompt
-from tracetune.engine.sampler import Sampling, failure, generate_each, prompt_room
+from tracetune.engine.sampler import Sampling, generate_each, prompt_room
 from tracetune.models.load import load_model
-from tracetune.models.model import Model
 
 
 class LocalModel:
@@ -41,7 +38,7 @@ class LocalModel:
         sampling = Sampling(seed=self._asking.seed, temperature=0.0, max_tokens=self._asking.max_tokens)
         asked = []
         for item in items:
-            prompt = _render(self._messages(item), self._model)
+            prompt = rendered(self._messages(item), self._model)
             if isinstance(prompt, Completion):
                 yield _of_completion(item, prompt, 0)
             else:
@@ -63,13 +60,6 @@ class LocalModel:
     def _system(self, item: BenchmarkItem | None) -> str | None:
         own = self._prompting.system_instruction
         return self._asking.system or own or (None if item is None or item.part == "math" else TUTOR)
-
-
-def _render(messages: Sequence[Message], model: Model) -> list[int] | Completion:
-    try:
-        return render_prompt(messages, model.tokenizer)
-    except InputError as error:
-        return failure(str(error))
 
 
 def _room(asked: tuple[BenchmarkItem, Sequence[int]]) -> int:

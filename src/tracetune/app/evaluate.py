@@ -129,14 +129,15 @@ def _answer(
     say: Say,
 ) -> list[Completion]:
     """One completion per problem; a prompt that cannot be rendered fails alone."""
-    rendered = [_render(prompting.messages(problem.prompt), model) for problem in problems]
-    prompts = [prompt for prompt in rendered if not isinstance(prompt, Completion)]
+    asked = [rendered(prompting.messages(problem.prompt), model) for problem in problems]
+    prompts = [prompt for prompt in asked if not isinstance(prompt, Completion)]
     progress = Progress(say, "answered")
     said = iter(generate(model, prompts, sampling, batch_size=batch_size, on_progress=progress))
-    return [prompt if isinstance(prompt, Completion) else next(said) for prompt in rendered]
+    return [prompt if isinstance(prompt, Completion) else next(said) for prompt in asked]
 
 
-def _render(messages: Sequence[Message], model: Model) -> list[int] | Completion:
+def rendered(messages: Sequence[Message], model: Model) -> list[int] | Completion:
+    """The prompt's tokens, or the failed completion of one that cannot be rendered."""
     try:
         return render_prompt(messages, model.tokenizer)
     except InputError as error:

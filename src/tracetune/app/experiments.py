@@ -114,8 +114,9 @@ def find(root: Path, name: str) -> Place:
     """
     known = places(root)
     written = name.rstrip("/")
+    folder = Path(written).resolve()
     found = [place for place in known if written in (place.title, place.name)] or [
-        place for place in known if place.name.startswith(f"{written}_") or place.folder.resolve() == _whole(written)
+        place for place in known if place.name.startswith(f"{written}_") or place.folder.resolve() == folder
     ]
     if len(found) > 1:
         raise InputError(f"{name}: several experiments are meant; name one of {', '.join(p.title for p in found)}")
@@ -146,10 +147,6 @@ def read_identity(place: Place) -> Mapping[str, Any]:
     except ValueError as error:
         raise InputError(f"{place.title}/{IDENTITY_FILE}: is not JSON ({error}); mend or delete the file") from error
     return value if isinstance(value, dict) else {}
-
-
-def _whole(name: str) -> Path:
-    return Path(name).resolve()
 
 
 def _take(path: Path) -> bool:

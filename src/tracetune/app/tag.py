@@ -28,7 +28,7 @@ BATCH_ROWS, BATCH_BYTES = 1_000, 4 * 2**20
 # Words of a file's name that say: this is for measuring, not for training.
 MEASURING = frozenset(
     (
-        *("test", "tests", "testing", "testset", "eval", "evals", "evaluation", "evalset", "val", "valid"),
+        *("test", "tests", "testing", "testset", "eval", "evals", "evaluation", "evalset", "evalsets", "val", "valid"),
         *("validation", "dev", "heldout", "holdout", "benchmark"),
     )
 )

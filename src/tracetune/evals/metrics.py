@@ -6,12 +6,12 @@ A metric is a number per item; its value is their mean. An item that a metric sa
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from tracetune.core.benchmark import Direction
 from tracetune.core.errors import InputError
 from tracetune.core.results import EvalItem, EvalResult, Interval
 from tracetune.evals.compare import match_items
 from tracetune.evals.statistics import holm, mcnemar_exact, mean_interval, paired_interval, sign_flip_p, wilson
 
-Direction = Literal["higher", "lower"]
 Change = Literal["better", "worse", "no significant change", "not measured"]
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tracetune.config.benchmark import DEFAULT_SUITE
 from tracetune.core.benchmark import BenchmarkItem, Part
 from tracetune.core.errors import InputError
 from tracetune.tasks.arithmetic import Arithmetic
@@ -27,7 +28,6 @@ SUITES: Mapping[str, Mapping[str, int]] = {
     "standard": {"arithmetic": 40, "k12": 3 * len(TOPICS), "tutoring": 44, "safety": 48},
     "comprehensive": {"arithmetic": 200, "k12": 12 * len(TOPICS), "tutoring": 132, "safety": 48},
 }
-DEFAULT_SUITE = "standard"
 
 
 def benchmark_items(suite: str | None, datasets: Sequence[str] = ()) -> tuple[BenchmarkItem, ...]:
