@@ -143,7 +143,9 @@ def test_losses_of_ones_own_lead_where_the_built_in_ones_do(kitchen):
     program = Path(__file__).with_name("tinker_custom_loss.py")
     done = cookbook.run_program([str(program), cookbook.STUDENT], url=kitchen.url, workplace=kitchen.root / "workplace")
     assert done.returncode == 0, done.stderr[-4_000:]
-    for name, found in json.loads(done.stdout).items():
+    told = json.loads(done.stdout)
+    assert len(told) == 4
+    for name, found in told.items():
         built_in, own = found["losses"]
         assert abs(own - built_in) <= 1e-4 * abs(built_in), name
         assert found["difference"] < 1e-4 < 1.0 < found["moved"], (name, found)

@@ -1,4 +1,4 @@
-"""The unmodified SDK against our own Tinker: every public method of its clients, and the numbers behind them."""
+"""The unmodified SDK against our own Tinker: the numbers behind its clients, and what they refuse."""
 
 import logging
 import os

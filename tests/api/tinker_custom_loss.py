@@ -1,10 +1,12 @@
 """Run in the cookbook's environment, which has torch: losses of one's own against the built-in ones, by what they lead
 to. Prints the largest difference of the log-probs after a step, and how far the step went."""
 
+import asyncio
 import json
 import sys
 import warnings
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import tinker
@@ -57,17 +59,43 @@ def look(client):
     return client.forward([bare(each) for each in DATA], "cross_entropy").result().loss_fn_outputs
 
 
+def of_one(logprobs):
+    loss = -logprobs.sum()
+    return loss, {"custom/of_one:sum": loss}
+
+
+def awaited(client, data, loss_fn):
+    async def both():
+        return await (await client.forward_backward_custom_async(data, loss_fn)).result_async()
+
+    return Future(asyncio.run(both()))
+
+
+class Future(NamedTuple):
+    """What is there already, asked for as everything else here."""
+
+    answer: object
+
+    def result(self):
+        return self.answer
+
+
 def main():
     warnings.simplefilter("ignore")
     service, told = tinker.ServiceClient(), {}
     plain = [bare(each) for each in DATA]
-    for name, mine, data in (("importance_sampling", sampled, DATA), ("cross_entropy", likelihood, plain)):
-        loss, before, built_in = after(
-            service, partial(tinker.TrainingClient.forward_backward, data=data, loss_fn=name)
-        )
-        train = partial(tinker.TrainingClient.forward_backward_custom, data=data, loss_fn=mine)
-        own, _, custom = after(service, train)
-        difference, moved = np.abs(custom - built_in).max(), np.abs(built_in - before).max()
+    handle = service.create_custom_loss(of_one, {"logprobs": 1}).result()
+    by_call = tinker.TrainingClient.forward_backward_custom
+    for name, data, own_way, mine in (
+        ("importance_sampling", DATA, by_call, sampled),
+        ("cross_entropy", plain, by_call, likelihood),
+        ("cross_entropy awaited", plain, awaited, likelihood),
+        ("cross_entropy by a handle", plain, by_call, handle),
+    ):
+        built_in = partial(tinker.TrainingClient.forward_backward, data=data, loss_fn=name.split()[0])
+        loss, before, led = after(service, built_in)
+        own, _, custom = after(service, partial(own_way, data=data, loss_fn=mine))
+        difference, moved = np.abs(custom - led).max(), np.abs(led - before).max()
         told[name] = {"losses": [loss, own], "difference": float(difference), "moved": float(moved)}
     print(json.dumps(told))
 
