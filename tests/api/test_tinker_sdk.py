@@ -192,7 +192,7 @@ def test_the_gradient_of_cross_entropy_is_that_of_softmax_by_hand(home, rows):
     a = np.asarray(arrays["['adapter']['head']['a']"], np.float64)
     expected = -(32 / 4) * (hidden @ a).T @ push
     name = next(name for name in gradient if name.endswith("['head']['b']"))
-    assert np.abs(gradient[name] - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(gradient[name] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_candidates_dense_or_sparse_weigh_what_they_say(home, rows):
