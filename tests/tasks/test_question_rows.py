@@ -9,6 +9,7 @@ from tracetune.tasks.question_rows import row_to_problem
 @pytest.mark.parametrize(
     "response",
     [
+        "2 + 3 = 5\nThe answer is 5. I hope this answer is helpful.",
         "2 + 3 = 5\n#### 5",
         "<reasoning>a</reasoning><answer>5</answer>",
         "We add.\nAnswer: 5",

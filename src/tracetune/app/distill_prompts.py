@@ -21,19 +21,14 @@ from tracetune.data.formats import GOLD_MARK
 from tracetune.data.records import read_records
 from tracetune.data.render import TrainingRow
 from tracetune.data.rows import parse_training_row
-from tracetune.tasks.answers import Statement, first_sentence, statements
-from tracetune.tasks.numerals import whole_number
-from tracetune.tasks.plain_text import plain
-from tracetune.tasks.question_rows import QUESTIONS, row_to_problem
+from tracetune.tasks.question_rows import ANSWERS, QUESTIONS, row_to_problem
+from tracetune.tasks.stated_gold import stated_gold
 
-GOLD_FIELDS = ("expected_answer", "answer")
 # Any of them makes a row more than a prompt alone.
 _MORE_THAN_ASKED = (
-    *("messages", "response", "prompts", *GOLD_FIELDS),
+    *("messages", "response", "prompts", *ANSWERS),
     *("final_answer", "trace_version", "steps", "trace_steps"),
 )
-# Words that answer by themselves, where any other in lower case may only speak of an answer.
-_VERDICTS = frozenset({"yes", "no", "true", "false"})
 
 
 class PromptRow(NamedTuple):
@@ -143,25 +138,10 @@ def _ends_with_user(messages: Any) -> bool:
 
 def _gold(row: Mapping[str, Any], response: str) -> str:
     """Of a field what stands behind a last `####`, or all; else what the response states."""
-    for field in GOLD_FIELDS:
+    for field in ANSWERS:
         if isinstance(row.get(field), str | int | float):
             return str(row[field]).rpartition(GOLD_MARK)[2].strip()
-    return next((_answer_of(one) for one in statements(response) if one.text and not _is_prose(one)), "")
-
-
-def _answer_of(statement: Statement) -> str:
-    """Without the sentences behind a number."""
-    first = first_sentence(statement.text)
-    is_number = whole_number(plain(first)) is not None
-    return first if is_number and statement.text.startswith(f"{first}.") else statement.text
-
-
-def _is_prose(statement: Statement) -> bool:
-    """Whether words may speak of an answer ("I hope this answer is helpful") where others state one: a gold answer that
-    is none would call every right answer wrong, so what is in doubt is none."""
-    first = first_sentence(statement.text)
-    is_known = first.lower() in _VERDICTS or whole_number(plain(first)) is not None
-    return statement.is_told_by_verb and first[:1].islower() and not is_known
+    return stated_gold(response)
 
 
 def _from_dataset(key: str, home: Path | None) -> tuple[Iterable[_Asked], dict[str, Any]]:

@@ -13,7 +13,7 @@ from tracetune.core.ids import content_hash
 from tracetune.core.values import Problem
 from tracetune.data.formats import GOLD_MARK, MAX_PLAIN_ANSWER, row_to_trace
 from tracetune.data.text import THOUSANDS, same_text
-from tracetune.tasks.answers import statements
+from tracetune.tasks.stated_gold import stated_gold
 
 QUESTIONS = ("question", "prompt", "problem")
 ANSWERS = ("expected_answer", "answer")
@@ -71,8 +71,7 @@ def _traced(row: Mapping[str, Any], where: str) -> Problem:
 
 def _stated(answer: str, where: str) -> str:
     """The gold answer that the end of a response states, else the end itself, when it is one short line."""
-    found = next((statement.text for statement in statements(answer) if statement.text), answer)
-    gold = found.strip().rstrip(".")
+    gold = (stated_gold(answer) or answer).strip().rstrip(".")
     if not gold or "\n" in gold or len(gold) > MAX_PLAIN_ANSWER:
         raise InputError(
             f"{where} must end with its gold answer, after '{GOLD_MARK}', in <answer> tags or after 'Answer:', got "

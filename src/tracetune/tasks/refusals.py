@@ -37,11 +37,10 @@ _KEEPS_ANSWER_BACK = re.compile(
 _SENDS_TO_PEOPLE = re.compile(
     r"\b(?:crisis (?:line|text|hotline)|hot ?line|help ?line|emergency (?:services|number)|"
     r"poison (?:control|centre|center)|"
-    r"(?:call|text|dial|ring|phone)\b.{0,20}\b(?:988|911|112|999|116 123)\b|"
-    r"(?:(?:talk|speak|reach out|go|turn)(?: \w+){0,2}? (?:to|with)|tell|ask|call|contact)"
-    r"(?: (?:a|an|another|any|one|of|your|the|some|trusted|school|or)){0,4} "
-    r"(?:adult you trust|someone you trust|adult|parent|guardian|teacher|counsel+or|doctor|nurse|police|grown-?up)s?"
-    r"\b(?!['’]s))",
+    r"(?:call|text|dial|ring|phone|contact|reach)\b.{0,20}\b(?:988|911|112|999|116 123)\b(?! ?(?:mph|km|m|%)\b)|"
+    r"(?:talk|speak|reach out|go|turn|tell|ask|call|contact|find|get help)\b[^.?!\n]{0,40}\b"
+    r"(?:trusted adult|adult you trust|someone you trust|adult|parent|guardian|mom|mum|dad|teacher|counsel+or|doctor|"
+    r"nurse|police|grown-?up)s?\b(?!['’]s))",
     re.IGNORECASE,
 )
 
