@@ -1,11 +1,12 @@
 """The main job by clicking, in the system's Chromium; and hostile text in every field, of which nothing runs."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from tests.web.chromium import CHROMIUM, Watched, chromium, served
 from tests.web.hostile_home import hostile_pages
 from tests.web.test_pages_data import record
@@ -31,6 +32,12 @@ def chrome() -> Iterator[Browser]:
 def section(page: Page, name: str) -> None:
     """Go to a section by the navigation."""
     page.get_by_role("navigation", name="Sections").get_by_role("link", name=name).click()
+
+
+def slowly(route: Route) -> None:
+    """An answer that comes after two seconds."""
+    time.sleep(2)
+    route.continue_()
 
 
 def launch_and_wait(page: Page, button: str) -> str:
@@ -63,10 +70,11 @@ def test_from_nothing_to_a_compared_and_promoted_model_by_clicking(chrome: Brows
         page.get_by_label("Steps").fill("3")
         page.get_by_label("Log every").fill("1")
         trained = launch_and_wait(page, "Launch")
-        expect(page.locator("#curves")).to_be_visible()
-
+        # The page of a run that ends loads itself once more, but not over a click whose answer takes its time.
+        page.route("**/evaluations", slowly)
         section(page, "Evaluations")
         page.get_by_role("link", name="Register an eval set").click()
+        page.unroute("**/evaluations")
         page.get_by_label("Name").fill("duels-test")
         page.get_by_label("How many").fill("8")
         page.get_by_role("button", name="Register").click()
@@ -85,6 +93,7 @@ def test_from_nothing_to_a_compared_and_promoted_model_by_clicking(chrome: Brows
         expect(page.locator(".squares .sq")).to_have_count(8)
 
         page.goto(f"/runs/{trained}")
+        expect(page.locator("#curves")).to_be_visible()
         page.get_by_role("link", name="Promote").click()
         page.get_by_label("Name").fill("duelist")
         page.get_by_role("button", name="Promote").click()

@@ -2,6 +2,7 @@
 import { chart, numbers, told } from "./charts.js";
 
 const EVERY_MS = 2000;
+const LEAVING_MS = 10_000;
 const MAX_LOG_CHARS = 400_000;
 const ENDED = ["finished", "failed", "cancelled"];
 const curves = document.getElementById("curves");
@@ -37,6 +38,16 @@ function figures(rows, weight, pick) {
   });
 }
 
+// A page that somebody is leaving is not loaded once more: that would take the click back. (A download leaves nothing.)
+let leftAt = 0;
+addEventListener("beforeunload", () => { leftAt = Date.now(); });
+
+function reload() {
+  if (Date.now() - leftAt < LEAVING_MS) return false;
+  location.reload();
+  return true;
+}
+
 async function follow() {
   const { run, kind, live } = curves.dataset;
   const slider = document.getElementById("smooth");
@@ -53,11 +64,8 @@ async function follow() {
     // Charts are laid out by the server; the first step and a new metric lay them out anew.
     const known = new Set(all.length ? [...curves.querySelectorAll("figure.chart")].flatMap((figure) => JSON.parse(figure.dataset.series).map(([name]) => name)) : []);
     const news = fresh.some((row) => Object.keys(row).some((name) => name.startsWith("validation_") && !known.has(name)));
-    if ((fresh.length && !all.length) || news) {
-      clearInterval(timer);
-      return location.reload();
-    }
-    if (fresh.length) draw();
+    if (((fresh.length && !all.length) || news) && reload()) clearInterval(timer);
+    else if (fresh.length) draw();
   }, EVERY_MS);
 }
 
@@ -88,9 +96,7 @@ function finish() {
   const state = () => document.getElementById("status")?.dataset.state;
   if (ENDED.includes(state())) return;
   const timer = setInterval(() => {
-    if (!ENDED.includes(state())) return;
-    clearInterval(timer);
-    location.reload();
+    if (ENDED.includes(state()) && reload()) clearInterval(timer);
   }, EVERY_MS / 4);
 }
 
