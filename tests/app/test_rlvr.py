@@ -146,6 +146,11 @@ def test_a_run_has_its_checkpoints_inside_and_says_its_stage(problems, small_mod
     assert run_rlvr(run._replace(config=within(run.config, copy), output=copy), stream=said).folder == copy
     settings = EvaluateSettings(checkpoint_dir=str(copy / "checkpoints"))
     assert evaluate_checkpoint(settings, stream=said).parent == copy / "evaluations"
+    # Without its states a finished run is finished all the same, wherever it went.
+    shutil.rmtree(copy / "checkpoints")
+    moved = copy.rename(tmp_path / "moved")
+    again = run_rlvr(run._replace(config=within(run.config, moved), output=moved), stream=said)
+    assert (again.folder, again.status) == (moved, "already finished")
     assert not (tmp_path / "run" / "evaluations").exists()
     rehearse_rlvr(run.config, tmp_path / "run")
     other = load(problems, tmp_path / "run", curriculum={"by": "grade", "window": 3}, model=model)

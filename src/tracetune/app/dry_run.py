@@ -13,11 +13,11 @@ from tracetune.app.backend_choice import check_backend_arch, require_backend
 from tracetune.app.blueprint import blueprint
 from tracetune.app.datasets import TokenView
 from tracetune.app.examples import first_examples
+from tracetune.app.kept_session import check_same
 from tracetune.app.manifest import describe_inputs
 from tracetune.app.memory import first_change, phases, run_bounds, told_bytes, update_of, with_shape
 from tracetune.app.plan import ASSUMED_UTILISATION, told_time
 from tracetune.app.run_benchmark import check_benchmark
-from tracetune.app.run_session import check_same
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.app.sft import output_folder
 from tracetune.app.tinker_bill import estimate as bill_told

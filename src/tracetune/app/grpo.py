@@ -16,11 +16,11 @@ from tracetune.app.experiment_readme import kept_readme
 from tracetune.app.grpo_pointer import elsewhere, is_inside, read_pointer
 from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems, train_facts
 from tracetune.app.grpo_session import GrpoResult, GrpoSession, Prepared
+from tracetune.app.kept_session import finished_before
 from tracetune.app.manifest import named
 from tracetune.app.memory import check_memory
 from tracetune.app.progress import Reporter
 from tracetune.app.run_benchmark import check_benchmark, end_with_benchmark
-from tracetune.app.run_session import check_same
 from tracetune.app.runs import RunFolder, hold_run, read_manifest
 from tracetune.app.tinker_bill import policy_estimate
 from tracetune.backends.tinker_service import TinkerService
@@ -133,7 +133,7 @@ def _own_folder(output: Path, checkpoints: Path) -> Path:
     Conflict for another kind of run where the checkpoints are to lie inside it."""
     folder, number = output, 1
     while (manifest := read_manifest(folder / OutputSettings().manifest_file)) is not None:
-        if manifest.get("checkpoints_path") == str(checkpoints.resolve()):
+        if _trained_into(manifest, folder, checkpoints):
             break
         if manifest.get("recipe") != RECIPE and is_inside(checkpoints, output):
             kind = manifest.get("recipe", "another program")
@@ -141,6 +141,13 @@ def _own_folder(output: Path, checkpoints: Path) -> Path:
         number += 1
         folder = output.with_name(f"{output.name}-{number}")
     return folder
+
+
+def _trained_into(manifest: Mapping[str, Any], folder: Path, checkpoints: Path) -> bool:
+    """Whether these are the run's checkpoints; of those inside its folder the name says so, which may have moved."""
+    path = manifest.get("checkpoints_path")
+    is_own = path is not None and is_inside(checkpoints, folder) and Path(path).name == checkpoints.name
+    return path == str(checkpoints.resolve()) or (is_own and manifest.get("recipe") == RECIPE)
 
 
 def _log_of(folder: RunFolder) -> Path:
@@ -164,11 +171,8 @@ def _describe(
 
 def _finished(folder: RunFolder, inputs: Mapping[str, Any], advice: str) -> GrpoResult | None:
     """The result of a run that ended before, None when there is something to do. Raises Conflict."""
-    manifest = read_manifest(folder.manifest)
+    manifest = finished_before(folder, inputs, advice)
     if manifest is None:
-        return None
-    check_same(folder, manifest, inputs, advice=advice)
-    if manifest["status"] != "finished" or not folder.final.is_dir():
         return None
     result = manifest["result"]
     return GrpoResult(folder.root, "already finished", result["step"], result, folder.final)

@@ -15,15 +15,11 @@ from tracetune.app.grpo_pointer import elsewhere, write_pointer
 from tracetune.app.grpo_problems import PromptSets
 from tracetune.app.kept_session import KeptSession, due
 from tracetune.app.manifest import (
-    begin_manifest,
-    begin_session,
-    describe_machine,
-    first_machine_difference,
     folder_hashes,
 )
 from tracetune.app.progress import Meter, Reporter
 from tracetune.app.rollouts import drop_after, write_rollouts
-from tracetune.app.runs import MetricsFile, RunFolder, read_manifest, read_metrics
+from tracetune.app.runs import MetricsFile, RunFolder, read_metrics
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.tinker_bill import spent, told_cost
 from tracetune.app.trackers import Trackers
@@ -32,7 +28,6 @@ from tracetune.backends.protocol import PolicyBackend, PolicyMetrics
 from tracetune.backends.tinker_service import TinkerService
 from tracetune.config.grpo import config_mapping, to_yaml
 from tracetune.config.grpo_schema import GrpoConfig
-from tracetune.core.durable import write_durably
 from tracetune.core.ids import utc_now
 from tracetune.models.model import Model
 from tracetune.models.served import ServedModel
@@ -75,18 +70,19 @@ class GrpoSession(KeptSession[GrpoResult]):
     def __init__(
         self, config: GrpoConfig, folder: RunFolder, checkpoints: Path, prepared: Prepared, reporter: Reporter
     ) -> None:
-        super().__init__(folder, checkpoints, reporter, max_checkpoints=config.training.max_checkpoints_to_keep)
+        where = {"num_steps": prepared.num_steps, "checkpoints_path": str(checkpoints.resolve())}
+        super().__init__(
+            folder,
+            checkpoints,
+            reporter,
+            settings=to_yaml(config),
+            described=where | backend_facts(config),
+            max_checkpoints=config.training.max_checkpoints_to_keep,
+        )
         self.config, self.prepared = config, prepared
 
     def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        manifest = read_manifest(self.folder.manifest)
-        if manifest is None:
-            where = {"num_steps": self.prepared.num_steps, "checkpoints_path": str(self.checkpoints.resolve())}
-            manifest = begin_manifest(self.folder, inputs, where | backend_facts(self.config))
-            write_durably(self.folder.config, to_yaml(self.config).encode())
-        elif told := first_machine_difference(manifest, describe_machine()):
-            self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
-        begin_session(self.folder.manifest, manifest)
+        manifest = super()._open_manifest(inputs)
         # After the manifest: checkpoints never belong to a folder that does not say what it is.
         write_pointer(self.checkpoints, self.folder.root)
         return manifest

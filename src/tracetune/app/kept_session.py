@@ -7,13 +7,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tracetune.app.manifest import end_session
+from tracetune.app.manifest import (
+    begin_manifest,
+    begin_session,
+    describe_machine,
+    end_session,
+    first_input_difference,
+    first_machine_difference,
+)
 from tracetune.app.progress import Reporter
-from tracetune.app.runs import MetricsFile, RunFolder
+from tracetune.app.runs import MetricsFile, RunFolder, read_manifest
 from tracetune.backends.protocol import Saved
-from tracetune.core.errors import StorageError
+from tracetune.core.durable import write_durably
+from tracetune.core.errors import Conflict, StorageError
 from tracetune.engine import hosts
 from tracetune.engine.checkpoint import checkpoint_folder, clear_partials, keep_newest
+
+OTHER_OUTPUT = "or choose another --output"
 
 
 class Ended(Protocol):
@@ -27,6 +37,27 @@ class Ended(Protocol):
     def signal_number(self) -> int | None: ...
 
 
+def finished_before(
+    folder: RunFolder, inputs: Mapping[str, Any], advice: str = OTHER_OUTPUT
+) -> Mapping[str, Any] | None:
+    """The manifest of a run that has finished, None when there is something to do. Raises Conflict."""
+    manifest = read_manifest(folder.manifest)
+    if manifest is None:
+        return None
+    check_same(folder, manifest, inputs, advice)
+    return manifest if manifest["status"] == "finished" and folder.final.is_dir() else None
+
+
+def check_same(
+    folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any], advice: str = OTHER_OUTPUT
+) -> None:
+    """Raises Conflict naming the first difference, unless two manifests are of one run."""
+    if "status" not in before:
+        raise Conflict(f"{folder.manifest}: was written by another program; {advice.removeprefix('or ')}")
+    if told := first_input_difference(before, now):
+        raise Conflict(f"{folder.root}: holds another run: {told}; go on with what it was started with, {advice}")
+
+
 Result = TypeVar("Result", bound=Ended)
 
 
@@ -35,14 +66,19 @@ class KeptSession(ABC, Generic[Result]):
 
     manifest: dict[str, Any]
 
-    def __init__(self, folder: RunFolder, checkpoints: Path, reporter: Reporter, *, max_checkpoints: int) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        checkpoints: Path,
+        reporter: Reporter,
+        *,
+        settings: str,
+        described: Mapping[str, Any],
+        max_checkpoints: int,
+    ) -> None:
         self.folder, self.checkpoints, self.reporter = folder, checkpoints, reporter
-        self.max_checkpoints = max_checkpoints
+        self.settings, self.described, self.max_checkpoints = settings, described, max_checkpoints
         self.started = time.monotonic()
-
-    @abstractmethod
-    def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The manifest of this run, new or gone on with, with this session begun in it."""
 
     @abstractmethod
     def _train(self) -> Result:
@@ -65,6 +101,20 @@ class KeptSession(ABC, Generic[Result]):
         self._close_manifest(result.status, reason)
         self.reporter.record(f"{result.status} after step {result.num_steps}")
         return result
+
+    def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest of this run, new or gone on with, with this session begun in it. Raises Conflict."""
+        # Read again under the lock: another trainer may have begun between the first look and now.
+        manifest = read_manifest(self.folder.manifest)
+        if manifest is None:
+            manifest = begin_manifest(self.folder, inputs, self.described)
+            write_durably(self.folder.config, self.settings.encode())
+        else:
+            check_same(self.folder, manifest, {**inputs, **self.described})
+            if told := first_machine_difference(manifest, describe_machine()):
+                self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
+        begin_session(self.folder.manifest, manifest)
+        return manifest
 
     def _close_manifest(self, status: str, reason: str | None) -> None:
         seconds = time.monotonic() - self.started

@@ -10,8 +10,8 @@ from tracetune.app.blueprint import blueprint
 from tracetune.app.datasets import TokenView
 from tracetune.app.dry_run import SHOWN_ROWS, DryRun
 from tracetune.app.grpo_problems import PromptSets, curriculum_of, make_prompts, read_problems, train_facts
+from tracetune.app.kept_session import check_same
 from tracetune.app.plan import facts, plan
-from tracetune.app.run_session import check_same
 from tracetune.app.runs import RunFolder, read_manifest
 from tracetune.config.grpo import deciding_mapping, to_yaml
 from tracetune.config.grpo_schema import GrpoConfig

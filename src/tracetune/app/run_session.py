@@ -10,24 +10,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tracetune.app.followers import settle_stop
-from tracetune.app.kept_session import KeptSession, due
+from tracetune.app.kept_session import KeptSession, due, finished_before
 from tracetune.app.manifest import (
-    begin_manifest,
-    begin_session,
-    describe_machine,
-    first_input_difference,
-    first_machine_difference,
     folder_hashes,
 )
 from tracetune.app.progress import Meter, Reporter
-from tracetune.app.runs import MetricsFile, RunFolder, read_manifest, read_metrics
+from tracetune.app.runs import MetricsFile, RunFolder, read_metrics
 from tracetune.app.stop import StopRequest, stop_requests
 from tracetune.app.tinker_bill import spent, told_cost
 from tracetune.backends.protocol import Saved
 from tracetune.backends.tinker_service import TinkerService
 from tracetune.config.schema import TrainingSettings
-from tracetune.core.durable import write_durably
-from tracetune.core.errors import Conflict
 from tracetune.core.ids import utc_now
 from tracetune.engine import hosts
 from tracetune.train.info import Position, StepInfo
@@ -62,46 +55,26 @@ class Work(NamedTuple):
 
 def finished(folder: RunFolder, inputs: Mapping[str, Any]) -> RunResult | None:
     """The result of a run that ended before, None when there is something to do. Raises Conflict."""
-    manifest = read_manifest(folder.manifest)
+    manifest = finished_before(folder, inputs)
     if manifest is None:
-        return None
-    check_same(folder, manifest, inputs)
-    if manifest["status"] != "finished" or not folder.final.is_dir():
         return None
     result = manifest["result"]
     return RunResult(folder.root, "already finished", folder.final, result["steps"], result["loss"])
-
-
-def check_same(
-    folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any], advice: str = "or choose another --output"
-) -> None:
-    """Raises Conflict naming the first difference, unless two manifests are of one run."""
-    if "status" not in before:
-        raise Conflict(f"{folder.manifest}: was written by another program; {advice.removeprefix('or ')}")
-    if told := first_input_difference(before, now):
-        raise Conflict(f"{folder.root}: holds another run: {told}; go on with what it was started with, {advice}")
 
 
 class Session(KeptSession[RunResult]):
     """One session of one run: what is written when. Held by the process that holds the run's lock."""
 
     def __init__(self, work: Work, folder: RunFolder, reporter: Reporter, checkpoints: Path) -> None:
-        super().__init__(folder, checkpoints, reporter, max_checkpoints=work.training.max_checkpoints)
+        super().__init__(
+            folder,
+            checkpoints,
+            reporter,
+            settings=work.settings,
+            described={**work.described, "num_steps": work.num_steps},
+            max_checkpoints=work.training.max_checkpoints,
+        )
         self.work = work
-
-    def _open_manifest(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        described = {**self.work.described, "num_steps": self.work.num_steps}
-        # Read again under the lock: another trainer may have begun between the first look and now.
-        manifest = read_manifest(self.folder.manifest)
-        if manifest is None:
-            manifest = begin_manifest(self.folder, inputs, described)
-            write_durably(self.folder.config, self.work.settings.encode())
-        else:
-            check_same(self.folder, manifest, {**inputs, **described})
-            if told := first_machine_difference(manifest, describe_machine()):
-                self.reporter.say(f"warning: resumed elsewhere, the last bits may differ: {told}")
-        begin_session(self.folder.manifest, manifest)
-        return manifest
 
     def _train(self) -> RunResult:
         backend = self.work.open_backend()
