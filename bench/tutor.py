@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="an empty folder to walk in; it is kept")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.folder or Path(scratch)
+        folder = (arguments.folder or Path(scratch)).resolve()
         shutil.copytree(ROOT / "training", folder / "training")
         seconds = [(line, walk(line, folder)) for line in commands()]
         stages = {name: measured(folder / "training" / "experiments" / place) for name, place in STAGES.items()}

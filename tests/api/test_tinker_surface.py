@@ -6,7 +6,6 @@ its namesake gives. What needs torch is driven in the cookbook's environment (`t
 
 import asyncio
 import inspect
-import logging
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -18,6 +17,7 @@ from tracetune.api.tinker_server import local_tinker
 from tracetune.models.load import load_folder
 
 tinker = pytest.importorskip("tinker", reason='needs the SDK: pip install "tracetune[tinker]"')
+from tests.api.test_tinker_sdk import quiet_sdk  # noqa: E402
 from tinker import types  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")]
@@ -84,13 +84,9 @@ def service(tmp_path, small_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAME).parent.mkdir()
     (tmp_path / NAME).symlink_to(small_model)
-    logger = logging.getLogger("tinker")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
     Driven.called.clear()
-    with local_tinker(aliases={NAME: str(small_model)}, data_dir=tmp_path / "tinker"):
+    with quiet_sdk(), local_tinker(aliases={NAME: str(small_model)}, data_dir=tmp_path / "tinker"):
         yield Driven(tinker.ServiceClient())
-    logger.setLevel(before)
 
 
 def test_every_public_method_is_driven(service, small_model):

@@ -390,6 +390,7 @@ def test_the_command_ends_with_1_when_everything_failed_or_something_got_worse(t
     [
         (["--model", "tiny", "--fail-on-regression"], "--fail-on-regression would do nothing without --compare"),
         (["--results", "r", "--compare", "b", "--model", "tiny"], "--model would do nothing beside --results"),
+        (["--results", "r", "--compare", "b", "--max-items", "5"], "--max-items would do nothing beside --results"),
         (["--model", "tiny", "--judge-model", "j"], "--judge-model would do nothing without --judge"),
         (["--model", "tiny", "--answers-of", "a"], "--answers-of would do nothing without --answers"),
         (["--model", "tiny", "--key-variable", "K"], "--key-variable would do nothing without --endpoint"),
@@ -463,7 +464,27 @@ def test_a_comparison_does_not_outlive_what_it_was_about(tmp_path):
         benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], compare=tmp_path / "base")
         assert (tmp_path / "out/comparison.json").is_file()
         benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], max_items=3)
-    assert not [*(tmp_path / "out").glob("comparison.*")]
+        assert not [*(tmp_path / "out").glob("comparison.*")]
+        # Of one comparison to the next in the same folder: without a pair there is no page of flips.
+        compare_benchmarks(tmp_path / "base", tmp_path / "out", tmp_path / "out")
+        assert (tmp_path / "out/comparison.html").is_file()
+        others = written(tmp_path / "others.jsonl", [{**row, "id": f"other-{row['id']}"} for row in SUMS])
+        benchmark(at(seen.url), output=tmp_path / "other", datasets=[others])
+    assert compare_benchmarks(tmp_path / "other", tmp_path / "out", tmp_path / "out").pairs is None
+    assert not (tmp_path / "out/comparison.html").is_file()
+
+
+def test_answers_of_another_length_are_forgotten_only_where_that_is_asked_and_nobody_writes(tmp_path):
+    sets = written(tmp_path / "sums.jsonl", SUMS[:1])
+    with endpoint(right) as seen:
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], max_tokens=8)
+        with pytest.raises(Conflict, match="max_tokens was 8, is 9"):
+            benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], max_tokens=9)
+        with hold_run(tmp_path / "out", lock=LOCK), pytest.raises(Conflict, match="is answering a benchmark"):
+            benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], max_tokens=9, anew=True)
+        assert (tmp_path / "out/answers.jsonl").is_file()
+        benchmark(at(seen.url), output=tmp_path / "out", datasets=[sets], max_tokens=9, anew=True)
+    assert len(seen.bodies) == 2
 
 
 def test_the_flips_are_of_one_part_and_what_is_on_one_side_alone_is_named(tmp_path):

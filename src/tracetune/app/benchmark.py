@@ -95,6 +95,7 @@ def benchmark(
     system_instruction: str | None = None,
     prices: Prices | None = None,
     judge: EndpointSettings | None = None,
+    anew: bool = False,
     say: Say | None = None,
     reporter: Reporter | None = None,
 ) -> BenchmarkOutcome:
@@ -102,7 +103,7 @@ def benchmark(
 
     `suite` is quick, standard (where no `datasets` are named) or comprehensive; recorded answers are their own set
     unless one is named. `compare` is the `benchmark_results.json`, or its folder, of the benchmark to compare with.
-    `judge` is a model at an endpoint that judges tutoring and safety too, beside the rules.
+    `judge` is a model at an endpoint that judges tutoring and safety too. `anew` forgets answers of another length.
     `batch_size` is how many a model here answers at once; `max_items` keeps the first of each evaluation. `say` is told
     the progress, or `reporter` shows it.
 
@@ -119,6 +120,8 @@ def benchmark(
     items = _items(person, suite, datasets, max_items)
     asked = person.asked._replace(model_name=model_name or person.asked.model_name)
     with hold_run(output, "choose another --output-dir", lock=folder_of.LOCK, doing="answering a benchmark"):
+        if anew and folder_of.asked_otherwise(output, max_tokens=max_tokens):
+            folder_of.start_anew(output)
         folder_of.claim_folder(output, {"model_name": asked.model_name, "endpoint": asked.endpoint, **asked.facts})
         answers = _answer_all(person, items, output, _Progress(say, reporter))
         folder_of.write_answers(output, answers)

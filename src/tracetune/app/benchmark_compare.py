@@ -80,7 +80,9 @@ def compare_benchmarks(base: Path, current: Path, output: Path) -> BenchmarkComp
         "note": _note(shared, rows),
     }
     write_json(output / COMPARISON, numbers)
-    if pairs is not None:
+    if pairs is None:
+        (output / FLIPS).unlink(missing_ok=True)
+    else:
         write_durably(output / FLIPS, render_html(pairs).encode("utf-8", "replace"))
     return BenchmarkComparison(numbers, pairs)
 

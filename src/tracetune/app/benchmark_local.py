@@ -5,11 +5,11 @@ from itertools import groupby
 from pathlib import Path
 
 from tracetune.app.benchmark_files import ANSWERS
-from tracetune.app.benchmark_subjects import TUTOR, Asked, Asking, ModelSubject, clean, facts_of
+from tracetune.app.benchmark_subjects import TUTOR, Asked, Asking, ModelSubject, facts_of
 from tracetune.app.compile_cache import use_compile_cache
 from tracetune.app.evaluate import BASE, prompting_of, rendered
 from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
-from tracetune.core.values import Completion, Message
+from tracetune.core.values import Completion, Message, storable
 from tracetune.engine.sampler import Sampling, generate_each, prompt_room
 from tracetune.models.load import load_model
 
@@ -71,7 +71,7 @@ def _of_completion(item: BenchmarkItem, said: Completion, num_prompt: int) -> Be
         return BenchmarkAnswer(item=item, response=None, error=said.error or "failed")
     return BenchmarkAnswer(
         item=item,
-        response=clean(said.text),
+        response=storable(said.text),
         finish_reason=said.stop_reason,
         prompt_tokens=num_prompt,
         completion_tokens=len(said.tokens),

@@ -15,7 +15,7 @@ from tracetune.backends.endpoint_forms import place_of
 from tracetune.core.benchmark import BenchmarkAnswer, BenchmarkItem
 from tracetune.core.errors import InputError
 from tracetune.core.ids import file_hash
-from tracetune.core.values import Message
+from tracetune.core.values import Message, storable
 
 TUTOR = (
     "You are a patient maths tutor at school. When a student brings a problem, do not give away the final answer: ask "
@@ -150,15 +150,10 @@ def _of_reply(item: BenchmarkItem, reply: Reply) -> BenchmarkAnswer:
         return BenchmarkAnswer(item=item, response=None, error=reply.error, latency=reply.latency, tries=reply.tries)
     return BenchmarkAnswer(
         item=item,
-        response=clean(told.text),
+        response=storable(told.text),
         finish_reason=told.finish_reason,
         latency=reply.latency,
         prompt_tokens=told.prompt_tokens,
         completion_tokens=told.completion_tokens,
         tries=reply.tries,
     )
-
-
-def clean(text: str) -> str:
-    """Without NUL, which no store keeps: an answer must be importable as a trace."""
-    return text.replace("\0", "\ufffd")

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tracetune.app.compile_cache import use_compile_cache
 from tracetune.core.errors import InputError, TracetuneError
 from tracetune.core.home import home_folder
-from tracetune.core.values import Message
+from tracetune.core.values import Message, storable
 
 if TYPE_CHECKING:
     from tracetune.models.model import Model
@@ -64,7 +64,7 @@ def _chat(question: Mapping[str, Any]) -> dict[str, Any]:
     if said.error is not None:
         raise InputError(f"messages: {said.error}; shorten the conversation")
     seconds = round(time.monotonic() - started, 3)
-    text = said.text.replace("\0", "\ufffd")
+    text = storable(said.text)
     return {"text": text, "stop_reason": said.stop_reason, "num_tokens": len(said.tokens), "seconds": seconds}
 
 

@@ -19,7 +19,7 @@ from tracetune.config.grpo_schema import EvaluateSettings, GrpoConfig
 from tracetune.config.schema import OutputSettings
 from tracetune.core.errors import InputError, NotFound
 from tracetune.core.results import EvalItem, EvalResult
-from tracetune.core.values import Completion, Score
+from tracetune.core.values import Completion, Score, storable
 from tracetune.engine.checkpoint import checkpoint_folder, list_checkpoints, load_checkpoint
 from tracetune.engine.optimizer import make_optimizer
 from tracetune.engine.sampler import Sampling, generate
@@ -180,7 +180,7 @@ def _item(attempt: Attempt) -> EvalItem:
         eval_id=problem.id,
         prompt=problem.prompt,
         expected_answer=problem.answer,
-        response=completion.text.replace("\0", "\ufffd"),
+        response=storable(completion.text),
         score=score,
         category=problem.category,
         difficulty=problem.difficulty,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tracetune.app.benchmark import ModelSubject, benchmark, compare_benchmarks, write_page
-from tracetune.app.benchmark_files import RESULTS, asked_otherwise, read_json, start_anew
+from tracetune.app.benchmark_files import RESULTS, read_json
 from tracetune.app.benchmark_results import items_hash
 from tracetune.app.evaluate import BASE, Prompting, prompting_of
 from tracetune.app.experiment_standing import stand
@@ -81,8 +81,6 @@ def _before(folder: RunFolder, settings: BenchmarkSettings, base: str, reporter:
 def _measure(
     subject: ModelSubject, output: Path, settings: BenchmarkSettings, reporter: Reporter, *, model_name: str
 ) -> None:
-    if asked_otherwise(output, max_tokens=settings.max_tokens):
-        start_anew(output)
     outcome = benchmark(
         subject,
         output=output,
@@ -90,6 +88,7 @@ def _measure(
         datasets=settings.datasets,
         max_tokens=settings.max_tokens,
         model_name=model_name,
+        anew=True,
         reporter=reporter,
     )
     if outcome.all_failed:

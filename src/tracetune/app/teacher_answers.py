@@ -21,7 +21,7 @@ from tracetune.core.errors import Corrupt, InputError
 from tracetune.core.home import home_folder
 from tracetune.core.ids import canonical_json
 from tracetune.core.trace import Step, Trace
-from tracetune.core.values import Completion, Message
+from tracetune.core.values import Completion, Message, storable
 from tracetune.data.render import TrainingRow
 from tracetune.evals.records import TRACE_VERSION, take_apart
 from tracetune.tasks.grading import grade
@@ -99,7 +99,7 @@ def _folder(teacher: Teacher, settings: TeacherSettings, home: Path | None) -> P
 
 def _storable(completion: Completion) -> Completion:
     """Without NUL, which a store refuses."""
-    return replace(completion, text=completion.text.replace("\0", "\ufffd"))
+    return replace(completion, text=storable(completion.text))
 
 
 def _asks(row: PromptRow, settings: TeacherSettings, seed: int) -> Iterator[Ask]:

@@ -27,6 +27,8 @@ __all__ = ["Ask", "Endpoint", "EndpointSettings", "Reply"]
 
 RETRIED = frozenset({408, 409, 425, 429})
 MAX_REPLY_BYTES = 32 * 2**20
+# An answer that twice did not come in time is not waited for again: a third `timeout` would be lost too.
+MAX_SILENCES = 2
 # A key shorter than this is a placeholder ("EMPTY"): hiding it would only mangle texts.
 MIN_SECRET_CHARS = 12
 
@@ -60,6 +62,7 @@ class _Try(NamedTuple):
     error: str = ""
     may_retry: bool = False
     is_endpoints_fault: bool = True
+    is_silence: bool = False
     retry_after: float | None = None
 
 
@@ -112,14 +115,16 @@ class Endpoint:
         stop = stop or threading.Event()
         body = request_body(self.place, ask.messages, model=self.settings.model, options=ask.options)
         data = json.dumps(body, allow_nan=False).encode()
-        number = 0
+        number = silences = 0
         while True:
             number += 1
             self._gate.wait(stop)
             begun = time.monotonic()
             found = self._try(data)
             latency = time.monotonic() - begun
-            if not found.may_retry or number == self.settings.max_tries or stop.is_set():
+            silences += found.is_silence
+            is_last = number == self.settings.max_tries or silences == MAX_SILENCES
+            if not found.may_retry or is_last or stop.is_set():
                 return self._reply(ask, found, number, latency)
             self._back_off(found, number, stop)
 
@@ -186,11 +191,9 @@ class Endpoint:
                 data = self._read(response.iter_bytes())
                 return self._judge(response.status_code, response.headers, data)
         except (httpx.TimeoutException, TimeoutError) as error:
-            what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no whole reply"
-            seconds = (
-                self.settings.connect_timeout if isinstance(error, httpx.ConnectTimeout) else self.settings.timeout
-            )
-            return _Try(None, f"{what} within {seconds:g} s", may_retry=True)
+            if isinstance(error, httpx.ConnectTimeout):
+                return _Try(None, f"no connection within {self.settings.connect_timeout:g} s", may_retry=True)
+            return _Try(None, f"no whole reply within {self.settings.timeout:g} s", may_retry=True, is_silence=True)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             told = str(error) or "the connection broke"
             return _Try(None, f"{type(error).__name__}: {told}", may_retry=isinstance(error, httpx.TransportError))

@@ -29,7 +29,7 @@ Datasets = Annotated[Text, typer.Option(help="Shipped sets (arithmetic, k12, tut
 Base = Annotated[Path | None, typer.Option("--compare", help="The benchmark_results.json to compare with.")]
 OutputDir = Annotated[Path | None, typer.Option(help="Where the files go; artifacts/benchmarks/NAME by default.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="At once: answers of a model (32) or requests (8).")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens (512).")]
 MaxItems = Annotated[int | None, typer.Option(min=1, help="Only the first N of each evaluation.")]
 System = Annotated[Text, typer.Option(help="System text before every item; see docs/benchmark.md for the default.")]
 Judge = Annotated[Text, typer.Option(help="Also ask an OpenAI-compatible model to judge tutoring and safety.")]
@@ -57,7 +57,7 @@ def benchmark(
     compare: Base = None,
     output_dir: OutputDir = None,
     batch_size: BatchSize = None,
-    max_tokens: MaxTokens = 512,
+    max_tokens: MaxTokens = None,
     max_items: MaxItems = None,
     system: System = None,
     judge: Judge = None,
@@ -69,11 +69,13 @@ def benchmark(
 ) -> None:
     """Measure mathematics, tutoring and safety; the same command again asks only what is missing."""
     _refuse_idle({"--judge-model": judge_model}, "--judge", judge)
-    _refuse_idle({"--answers-of": answers_of}, "--answers", answers)
     _refuse_idle({"--endpoint-model": endpoint_model, "--key-variable": key_variable}, "--endpoint", endpoint)
     _refuse_idle({"--fail-on-regression": fail_on_regression or None}, "--compare", compare)
     if results is not None:
-        _refuse_asking(model=model, endpoint=endpoint, answers=answers, suite=suite, datasets=datasets, judge=judge)
+        _refuse_asking(
+            *(model, endpoint, answers, model_name, suite, datasets, batch_size, max_tokens, max_items, system),
+            *(answers_of, judge, price_in, price_out),
+        )
         _compare_only(results, compare, output_dir, as_json=as_json, fail_on_regression=fail_on_regression)
         return
     from tracetune.app import benchmark as app
@@ -81,17 +83,15 @@ def benchmark(
 
     asked = {"kind": endpoint_kind, "model": endpoint_model or model_name, "key_variable": key_variable}
     asked |= {"timeout": timeout} | ({} if batch_size is None else {"concurrency": batch_size})
-    subject = _subject(model, _endpoint(endpoint, asked), answers, answers_of)
-    name = model_name or answers_of or model or (answers and answers.stem) or "endpoint"
     with Reporter(sys.stderr) as reporter:
         done = app.benchmark(
-            subject,
-            output=output_dir or _folder(name),
+            _subject(model, _endpoint(endpoint, asked), answers, answers_of),
+            output=output_dir or _folder(model_name or answers_of or model or (answers and answers.stem)),
             suite=suite,
             datasets=_names(datasets),
             compare=compare,
             model_name=model_name,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or 512,
             batch_size=batch_size or 32,
             max_items=max_items,
             system_instruction=system,
@@ -102,6 +102,12 @@ def benchmark(
     _tell(done, as_json=as_json, fail_on_regression=fail_on_regression)
 
 
+_ASKING = (
+    *("model", "endpoint", "answers", "model-name", "suite", "datasets", "batch-size", "max-tokens", "max-items"),
+    *("system", "answers-of", "judge", "price-in", "price-out"),
+)
+
+
 def _refuse_idle(given: dict[str, Any], read_with: str, other: Any) -> None:
     """Raises InputError for options that are read with another one only, which is not there."""
     idle = [name for name, value in given.items() if value is not None]
@@ -109,8 +115,9 @@ def _refuse_idle(given: dict[str, Any], read_with: str, other: Any) -> None:
         raise InputError(f"benchmark: {', '.join(idle)} would do nothing without {read_with}; add it")
 
 
-def _refuse_asking(**given: Any) -> None:
-    asking = [f"--{name}" for name, value in given.items() if value is not None]
+def _refuse_asking(*given: Any) -> None:
+    """Raises InputError for options of a benchmark that asks, where two that are finished are compared."""
+    asking = [f"--{name}" for name, value in zip(_ASKING, given, strict=True) if value is not None]
     if asking:
         raise InputError(f"benchmark: {', '.join(asking)} would do nothing beside --results; leave one of them out")
 
@@ -126,6 +133,7 @@ def _subject(
 ) -> "Subject":
     from tracetune.app.benchmark import EndpointSubject, ModelSubject, RecordedSubject
 
+    _refuse_idle({"--answers-of": answers_of}, "--answers", answers)
     given = [each for each in (model, endpoint, answers) if each is not None]
     if len(given) != 1:
         raise InputError(
@@ -146,8 +154,9 @@ def _names(datasets: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (datasets or "").split(",") if name.strip())
 
 
-def _folder(name: str) -> Path:
-    return Path("artifacts/benchmarks") / (re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-80:] or "benchmark")
+def _folder(name: str | None) -> Path:
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name or "endpoint").strip("-.")
+    return Path("artifacts/benchmarks") / (plain[-80:] or "benchmark")
 
 
 def _compare_only(

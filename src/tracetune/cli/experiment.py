@@ -30,7 +30,7 @@ def new(
     """Begin an experiment: the next number, a folder with its settings, and the command that runs it. A baseline is
     measured at once: `new baseline --model NAME`."""
     if kind == "baseline":
-        _measure_baseline(model, suite or "standard", max_tokens or 512, root, others=[description, config])
+        _measure_baseline(model, {"suite": suite, "max_tokens": max_tokens}, root, others=[description, config])
         return
     if suite is not None or max_tokens is not None:
         raise InputError(
@@ -42,16 +42,17 @@ def new(
     typer.echo(f"{place.folder}\nto run it:\n  {command(place)}")
 
 
-def _measure_baseline(model: str | None, suite: str, max_tokens: int, root: Path, *, others: list[object]) -> None:
+def _measure_baseline(model: str | None, asked: dict[str, object], root: Path, *, others: list[object]) -> None:
     if model is None or any(others):
         raise InputError("experiment new baseline: takes --model NAME alone, no description and no --config")
     import sys
 
     from tracetune.app.experiment_baseline import measure_baseline
     from tracetune.app.progress import Reporter
-    from tracetune.config.benchmark import load_benchmark
+    from tracetune.config.benchmark import DEFAULT_SUITE, load_benchmark
 
-    settings = load_benchmark({"suite": suite, "max_tokens": max_tokens})
+    given = {name: value for name, value in asked.items() if value is not None}
+    settings = load_benchmark({"suite": DEFAULT_SUITE, **given})
     with Reporter(sys.stderr) as reporter:
         place = measure_baseline(model, settings, root=root, reporter=reporter)
     typer.echo(str(place.folder))

@@ -87,6 +87,11 @@ class Batch(NamedTuple):
 StopReason = Literal["stop", "length", "error"]
 
 
+def storable(text: str) -> str:
+    """Without NUL, which no store keeps: what a model said must be importable as a trace."""
+    return text.replace("\0", "\ufffd")
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a model said: `tokens` includes the stop token; log-probs are nats, one per token.

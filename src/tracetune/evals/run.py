@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tracetune.core.results import EvalItem, EvalResult
-from tracetune.core.values import Completion, Problem, Score
+from tracetune.core.values import Completion, Problem, Score, storable
 from tracetune.tasks.grading import grade
 
 Answer = Callable[[Sequence[Problem]], Sequence[Completion]]
@@ -31,8 +31,7 @@ def _item(problem: Problem, completion: Completion) -> EvalItem:
         eval_id=problem.id,
         prompt=problem.prompt,
         expected_answer=problem.answer,
-        # No store keeps NUL, and an answer must be importable as a trace.
-        response=completion.text.replace("\0", "\ufffd"),
+        response=storable(completion.text),
         score=score,
         category=problem.category,
         difficulty=problem.difficulty,
