@@ -91,10 +91,10 @@ def teacher_rows(
 
 def _folder(teacher: Teacher, settings: TeacherSettings, home: Path | None) -> Path:
     """Where its answers are kept: another tokenizer or chat format asks the same weights something else."""
-    words = teacher.tokenizer
-    chat = None if words is None else [words.fingerprint, asdict(words.chat_format)]
-    sampling = {"temperature": settings.temperature, "max_tokens": settings.max_tokens, "chat": chat}
-    return teacher_folder(teacher.identity, sampling, home)
+    asked: dict[str, Any] = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    if (words := teacher.tokenizer) is not None:
+        asked["chat"] = [words.fingerprint, asdict(words.chat_format)]
+    return teacher_folder(teacher.identity, asked, home)
 
 
 def _storable(completion: Completion) -> Completion:

@@ -24,7 +24,7 @@ class Teacher(Protocol):
 
     @property
     def identity(self) -> str:
-        """What a cache is keyed by: teachers of one identity give the same answers and log-probs."""
+        """What a cache is keyed by: teachers of one identity say the same of the same tokens."""
         ...
 
     @property
