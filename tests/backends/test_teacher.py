@@ -8,6 +8,8 @@ from tracetune.engine.sampler import Sampling
 from tracetune.models.model import Model
 from tracetune.models.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 ADD, MORE = [Message("user", "What is 2 + 3?")], [Message("user", "What is 7 + 3?")]
 
 
