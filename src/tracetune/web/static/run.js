@@ -58,13 +58,15 @@ async function follow() {
   draw();
   slider.addEventListener("input", draw);
   if (live !== "yes") return;
+  let isStale = false;
   const timer = setInterval(async () => {
     const fresh = await metrics(run, rows.at(-1)?.step ?? 0).catch(() => []);
     rows.push(...fresh);
     // Charts are laid out by the server; the first step and a new metric lay them out anew.
     const known = new Set(all.length ? [...curves.querySelectorAll("figure.chart")].flatMap((figure) => JSON.parse(figure.dataset.series).map(([name]) => name)) : []);
     const news = fresh.some((row) => Object.keys(row).some((name) => name.startsWith("validation_") && !known.has(name)));
-    if (((fresh.length && !all.length) || news) && reload()) clearInterval(timer);
+    isStale ||= news || (fresh.length && !all.length);
+    if (isStale && reload()) clearInterval(timer);
     else if (fresh.length) draw();
   }, EVERY_MS);
 }
