@@ -72,10 +72,9 @@ def benchmark(
     _refuse_idle({"--endpoint-model": endpoint_model, "--key-variable": key_variable}, "--endpoint", endpoint)
     _refuse_idle({"--fail-on-regression": fail_on_regression or None}, "--compare", compare)
     if results is not None:
-        _refuse_asking(
-            *(model, endpoint, answers, model_name, suite, datasets, batch_size, max_tokens, max_items, system),
-            *(answers_of, judge, price_in, price_out),
-        )
+        _refuse_asking(model=model, endpoint=endpoint, answers=answers, answers_of=answers_of, model_name=model_name)
+        _refuse_asking(suite=suite, datasets=datasets, max_items=max_items, max_tokens=max_tokens, judge=judge)
+        _refuse_asking(batch_size=batch_size, system=system, price_in=price_in, price_out=price_out)
         _compare_only(results, compare, output_dir, as_json=as_json, fail_on_regression=fail_on_regression)
         return
     from tracetune.app import benchmark as app
@@ -102,12 +101,6 @@ def benchmark(
     _tell(done, as_json=as_json, fail_on_regression=fail_on_regression)
 
 
-_ASKING = (
-    *("model", "endpoint", "answers", "model-name", "suite", "datasets", "batch-size", "max-tokens", "max-items"),
-    *("system", "answers-of", "judge", "price-in", "price-out"),
-)
-
-
 def _refuse_idle(given: dict[str, Any], read_with: str, other: Any) -> None:
     """Raises InputError for options that are read with another one only, which is not there."""
     idle = [name for name, value in given.items() if value is not None]
@@ -115,9 +108,9 @@ def _refuse_idle(given: dict[str, Any], read_with: str, other: Any) -> None:
         raise InputError(f"benchmark: {', '.join(idle)} would do nothing without {read_with}; add it")
 
 
-def _refuse_asking(*given: Any) -> None:
+def _refuse_asking(**given: Any) -> None:
     """Raises InputError for options of a benchmark that asks, where two that are finished are compared."""
-    asking = [f"--{name}" for name, value in zip(_ASKING, given, strict=True) if value is not None]
+    asking = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
     if asking:
         raise InputError(f"benchmark: {', '.join(asking)} would do nothing beside --results; leave one of them out")
 
