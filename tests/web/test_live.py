@@ -11,7 +11,7 @@ from tests.web.fake_runs import begin, end, grpo_rows, log_steps, roll_out, say
 from tracetune.api.server import bind
 from tracetune.web.site import create_site
 
-playwright = pytest.importorskip("playwright.sync_api")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
 CHROMIUM = "/usr/bin/chromium"
 WAIT_MS = 15_000
 pytestmark = pytest.mark.slow
