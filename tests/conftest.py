@@ -1,10 +1,11 @@
 """Strict arrays for every test: no silent dtype or rank promotion, shapes checked against their annotations."""
 
-import atexit
 import gc
 import os
 import shutil
-import tempfile
+from pathlib import Path
+
+from tracetune.app.compile_cache import processor
 
 # No test ever meets a database of the user's own.
 os.environ.pop("DATABASE_URL", None)
@@ -17,15 +18,16 @@ if not os.environ.get("TRACETUNE_OPTIMIZED"):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 # Tests start many processes; without bytecode each would compile two hundred files of ours.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Workers and the processes that tests start inherit one folder of compiled programs, and compile nothing twice.
+# Workers and the processes that tests start share one folder of compiled programs, which the next run reads too.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tracetune-compiled-")
+    compiled = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / processor()
+    if sum(file.stat().st_size for file in compiled.glob("*")) > 2**30:
+        shutil.rmtree(compiled)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook

@@ -69,7 +69,7 @@ def cache_folder() -> Path | None:
     if setting and not Path(setting).is_absolute():
         raise InputError(f"{SETTING}: must be off or an absolute folder, got {setting!r}")
     base = Path(setting) if setting else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracetune"
-    return base / "compiled" / _processor()
+    return base / "compiled" / processor()
 
 
 def use_compile_cache() -> None:
@@ -97,7 +97,7 @@ def _can_write(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _processor() -> str:
+def processor() -> str:
     """The architecture, and a hash of what this processor offers beyond it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

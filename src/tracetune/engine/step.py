@@ -266,7 +266,8 @@ def _accumulate(
     loss: Callable[..., tuple[jax.Array, Facts]], trained: Params, frozen: Any, passes: Stack, counts: Counts
 ) -> tuple[tuple[jax.Array, Facts], Any]:
     """Loss, facts and gradient over all passes, each loss already divided by the count of the whole step."""
-    one = partial(jax.value_and_grad(loss, has_aux=True), trained, frozen, counts=counts)
+    # A function of its own is traced once, for its shapes and for the loop.
+    one = partial(jax.jit(jax.value_and_grad(loss, has_aux=True)), trained, frozen, counts=counts)
     if passes.tokens_ABT.shape[0] == 1:
         return one(micro=jax.tree.map(lambda stream: stream[0], passes))
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tracetune.models.arch import Arch
 from tracetune.models.attention import attend
-from tracetune.models.cache import CHUNK, Cache, Stretch, said_room, settle
+from tracetune.models.cache import CHUNK, Cache, Stretch, settle
 from tracetune.models.choice import Choice, Dials, Settings, choose
 from tracetune.models.precision import in_dtype
 from tracetune.models.rope import Angles, angles
@@ -33,6 +33,9 @@ from tracetune.models.transformer import (
 )
 
 _HIDDEN = -1e30
+# A layer's weights with its adapter's pairs; keys with their values.
+_LayerWeights = tuple[dict[str, Any], dict[str, Any]]
+_Pair = tuple[jax.Array, jax.Array]
 
 
 class Decoder(NamedTuple):
@@ -40,7 +43,7 @@ class Decoder(NamedTuple):
     every weight at every token."""
 
     top: dict[str, Any]
-    layers: tuple[tuple[dict[str, Any], dict[str, Any]], ...]
+    layers: tuple[_LayerWeights, ...]
 
 
 class Rows(NamedTuple):
@@ -96,24 +99,31 @@ def prefill(decoder: Decoder, tokens_RT: Int[Array | np.ndarray, "R T"], *, arch
     turns = _turns(arch, positions_RT)
     x_RTD = embed_tokens(decoder.top, arch, jnp.asarray(tokens_RT))
     keys, values = [], []
-    for index, (weights, pairs) in enumerate(decoder.layers):
-        layer = Layer(weights, pairs, 1.0)
-        q, k, v = project_qkv(layer, arch, x_RTD, turns[_slides(arch, index)])
-        keys.append(k.transpose(0, 2, 3, 1))
-        values.append(v.transpose(0, 2, 1, 3))
-        if index + 1 == len(decoder.layers):
-            break
-        mixed = attend(
-            q,
-            k,
-            v,
-            segments_BT=segments_RT,
-            scale=arch.query_scale,
-            window=_window(arch, index),
-            softcap=arch.attn_softcap,
-        )
-        x_RTD = mlp(layer, arch, attention_output(layer, arch, x_RTD, mixed))
+    for index, layer in enumerate(decoder.layers):
+        angles_RT = turns[_slides(arch, index)]
+        x_RTD, k, v = _prefill_layer(layer, x_RTD, angles_RT, segments_RT, arch=arch, window=_window(arch, index))
+        keys.append(k)
+        values.append(v)
     return Stretch(tuple(keys), tuple(values))
+
+
+# A function of its own is traced once, not for each layer.
+@partial(jax.jit, static_argnames=("arch", "window"))
+def _prefill_layer(
+    weights: _LayerWeights,
+    x_RTD: Float[Array, "R T D"],
+    angles_RT: Angles,
+    segments_RT: Int[Array, "R T"],
+    *,
+    arch: Arch,
+    window: int | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Hidden states behind the layer, and the keys and values as the cache holds them."""
+    layer = Layer(*weights, 1.0)
+    q, k, v = project_qkv(layer, arch, x_RTD, angles_RT)
+    mixed = attend(q, k, v, segments_BT=segments_RT, scale=arch.query_scale, window=window, softcap=arch.attn_softcap)
+    x_RTD = mlp(layer, arch, attention_output(layer, arch, x_RTD, mixed))
+    return x_RTD, k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
 
 
 @partial(jax.jit, static_argnames=("arch", "settings"), donate_argnames=("cache",))
@@ -175,22 +185,46 @@ def _advance(decoder: Decoder, rows: Rows, cache: Cache, t: jax.Array, *, arch: 
     """One token through every layer; its keys and values join the tail at index t."""
     turns = _turns(arch, (rows.prompts_B + rows.said_B)[:, None])
     x_BTD = embed_tokens(decoder.top, arch, rows.tokens_B[:, None])
-    said_keys, said_values = list(cache.said.keys), list(cache.said.values)
-    place = said_room(cache) + t
-    for index, (weights, pairs) in enumerate(decoder.layers):
-        layer = Layer(weights, pairs, 1.0)
-        q, k, v = project_qkv(layer, arch, x_BTD, turns[_slides(arch, index)])
-        said_keys[index] = jax.lax.dynamic_update_slice(said_keys[index], k.transpose(0, 2, 3, 1), (0, 0, 0, place))
-        said_values[index] = jax.lax.dynamic_update_slice(said_values[index], v.transpose(0, 2, 1, 3), (0, 0, place, 0))
-        pairs = (
+    said: list[_Pair] = []
+    for index, layer in enumerate(decoder.layers):
+        x_BTD, pair = _advance_layer(
+            layer,
+            x_BTD,
+            turns[_slides(arch, index)],
             (cache.prompts.keys[index], cache.prompts.values[index]),
-            (said_keys[index], said_values[index]),
+            (cache.said.keys[index], cache.said.values[index]),
+            rows=rows,
+            t=t,
+            arch=arch,
+            window=_window(arch, index),
         )
-        masks = _visible(rows, t, pairs[0][0].shape[-1], pairs[1][0].shape[-1], _window(arch, index))
-        mixed = _mix(arch, q, pairs, masks)
-        x_BTD = mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed))
+        said.append(pair)
     hidden_BD = norm(x_BTD[:, 0], decoder.top["final_norm"], arch)
-    return hidden_BD, Stretch(tuple(said_keys), tuple(said_values))
+    return hidden_BD, Stretch(*map(tuple, zip(*said, strict=True)))
+
+
+@partial(jax.jit, static_argnames=("arch", "window"))
+def _advance_layer(
+    weights: _LayerWeights,
+    x_BTD: Float[Array, "B 1 D"],
+    angles_BT: Angles,
+    prompts: _Pair,
+    said: _Pair,
+    *,
+    rows: Rows,
+    t: jax.Array,
+    arch: Arch,
+    window: int | None,
+) -> tuple[jax.Array, _Pair]:
+    """Hidden states behind the layer, and what it has cached of its own with the new token in the tail."""
+    layer = Layer(*weights, 1.0)
+    q, k, v = project_qkv(layer, arch, x_BTD, angles_BT)
+    place = said[0].shape[-1] - CHUNK + t
+    keys = jax.lax.dynamic_update_slice(said[0], k.transpose(0, 2, 3, 1), (0, 0, 0, place))
+    values = jax.lax.dynamic_update_slice(said[1], v.transpose(0, 2, 1, 3), (0, 0, place, 0))
+    masks = _visible(rows, t, prompts[0].shape[-1], keys.shape[-1], window)
+    mixed = _mix(arch, q, (prompts, (keys, values)), masks)
+    return mlp(layer, arch, attention_output(layer, arch, x_BTD, mixed)), (keys, values)
 
 
 def _visible(

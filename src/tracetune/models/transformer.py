@@ -151,6 +151,7 @@ _Run = Callable[[bool, jax.Array, _Stacked], jax.Array]
 
 
 def _run_unrolled(run: _Run, arch: Arch, x_BTD: jax.Array, stacked: _Stacked) -> jax.Array:
+    run = jax.jit(run, static_argnums=0)  # a function of its own is traced once, not for each layer
     for number, one in enumerate(_unstack(stacked, arch.num_layers)):
         x_BTD = run(number in arch.sliding_layers, x_BTD, one)
     return x_BTD
