@@ -9,8 +9,9 @@ import pytest
 
 from tracetune.config.schema import LoraSettings, OptimizerSettings
 from tracetune.core.values import Batch
+from tracetune.engine import step as step_module
 from tracetune.engine.optimizer import make_optimizer
-from tracetune.engine.step import init_state, make_train_step, stack_batches
+from tracetune.engine.step import init_state, make_train_step, run_forward, stack_batches
 from tracetune.models.arch import arch_from_hf
 from tracetune.models.lora import init_lora
 from tracetune.models.transformer import forward, head_weights, init_params
@@ -141,3 +142,12 @@ def test_recomputing_layers_changes_nothing_but_memory():
     _, recomputed = take(make_train_step(ARCH, OPTIMIZER, remat=True), stack)
     np.testing.assert_allclose(recomputed.loss, plain.loss, rtol=1e-6)
     np.testing.assert_allclose(recomputed.grad_norm, plain.grad_norm, rtol=1e-5)
+
+
+def test_a_step_of_several_passes_traces_its_loss_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(step_module, "run_forward", lambda *args, **how: calls.append(1) or run_forward(*args, **how))
+    stack = stack_batches([batch(2)] * 3)
+    state = jax.eval_shape(lambda: init_state(params(), OPTIMIZER))
+    make_train_step(ARCH, OPTIMIZER).lower(state, None, stack)
+    assert len(calls) == 1

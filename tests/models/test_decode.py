@@ -1,16 +1,20 @@
 """Decoding with a cache computes what the whole forward pass computes, for both families, at every position."""
 
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
 
+from tracetune.models import decode
 from tracetune.models.arch import Arch, arch_from_hf
 from tracetune.models.cache import empty_cache, grow, said_room, seat
 from tracetune.models.choice import Dials, Settings
 from tracetune.models.decode import decode_chunk, empty_rows, prefill, split_layers
-from tracetune.models.transformer import forward, head_weights, init_params
+from tracetune.models.transformer import forward, head_weights, init_params, mlp
 
 pytestmark = pytest.mark.slow
 
@@ -100,3 +104,19 @@ def test_greedy_decoding_equals_recomputing_everything(arch, siblings):
         assert tokens == np.argmax(answer_TV, axis=-1).tolist()
         expected = np.take_along_axis(scipy.special.log_softmax(answer_TV, axis=-1), np.array(tokens)[:, None], axis=-1)
         assert scores == pytest.approx(expected[:, 0].tolist(), abs=1e-4)
+
+
+def test_layers_are_traced_once_for_each_kind(monkeypatch):
+    """In a prefill and in a chunk; the sizes are of this test alone, so that no other has traced them."""
+    deep = replace(GEMMA, num_layers=6, sliding_layers=(0, 1, 3, 4), mlp_size=40)
+    calls = []
+    monkeypatch.setattr(decode, "mlp", lambda *args: calls.append(1) or mlp(*args))
+    decoder = jax.eval_shape(lambda: split_layers(init_params(jax.random.key(0), deep), arch=deep))
+    jax.eval_shape(partial(prefill, arch=deep), decoder, np.zeros((1, 16), np.int32))
+    assert len(calls) == 2
+    sizes = {"num_blocks": 2, "num_slots": 2, "prompt_size": 16, "dtype": jnp.float32}
+    cache = jax.eval_shape(lambda: empty_cache(deep, **sizes))
+    dials = Dials(np.float32(1), np.float32(1), np.zeros(4, np.int32), np.int32(0))
+    chunk = partial(decode_chunk, arch=deep, settings=Settings(False, None, False, False))
+    jax.eval_shape(chunk, decoder, cache, empty_rows(2), dials)
+    assert len(calls) == 4

@@ -1,13 +1,15 @@
 """What a decoder must never do: look ahead, look across segments, look past its window."""
 
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import jax
 import numpy as np
 import pytest
 
+from tracetune.models import transformer
 from tracetune.models.arch import Arch, arch_from_hf
-from tracetune.models.transformer import forward, head_weights, init_params
+from tracetune.models.transformer import forward, head_weights, init_params, mlp
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +94,17 @@ def test_unrolled_and_recomputed_layers_change_nothing(arch):
     plain = run(arch, tokens_BT)
     np.testing.assert_allclose(run(arch, tokens_BT, unroll=True), plain, atol=1e-5)
     np.testing.assert_allclose(run(arch, tokens_BT, remat=True), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(("arch", "kinds"), [(QWEN3, 1), (GEMMA3, 2)], ids=["qwen3", "gemma3"])
+def test_unrolled_layers_are_traced_once_for_each_kind(arch, kinds, monkeypatch):
+    deep = replace(arch, num_layers=6, sliding_layers=(0, 2, 4) if arch.sliding_layers else ())
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), deep))
+    tokens_BT = some_tokens(1, 12)
+    calls = []
+    monkeypatch.setattr(transformer, "mlp", lambda *args: calls.append(1) or mlp(*args))
+    jax.eval_shape(partial(compiled, arch=deep, unroll=True), params, tokens_BT, tokens_BT, tokens_BT)
+    assert len(calls) == kinds
 
 
 def test_weights_count_as_the_arch_says_and_a_tied_head_is_the_embedding():
