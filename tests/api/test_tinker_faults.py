@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def train(url, root):
 def choices(seed):
     """Faults for half of the polls until they are used up, and for some of the requests that train."""
     draw, left = random.Random(seed), {"polls": NUM_FAULTS - OF_REQUESTS, "requests": OF_REQUESTS}
+    in_turn = cycle(KINDS)  # all of them: drawn, one would be left out now and then
 
     def choose(path):
         kind = "polls" if "retrieve_future" in path else "requests"
@@ -67,7 +69,7 @@ def choices(seed):
             return None
         left[kind] -= 1
         # For a poll 409 is an answer, not a failure on the way: the SDK gives up, as it should.
-        return draw.choice(KINDS if kind == "requests" else [each for each in POLL_KINDS if each != "409"])
+        return next(in_turn) if kind == "requests" else draw.choice([each for each in POLL_KINDS if each != "409"])
 
     return choose
 
