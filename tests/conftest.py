@@ -21,8 +21,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Workers and the processes that tests start share one folder of compiled programs, which the next run reads too.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     compiled = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / processor()
-    if sum(file.stat().st_size for file in compiled.glob("*")) > 2**30:
+    sizes = {file: file.stat().st_size for file in compiled.glob("*")}
+    if sum(sizes.values()) > 2**30:
         shutil.rmtree(compiled)
+    # A process that was killed as it wrote leaves an empty file, of which JAX would warn at every later run.
+    for file in [file for file, size in sizes.items() if size == 0]:
+        file.unlink(missing_ok=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
