@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check lint lock docs bench bench-env cookbook-env tensorboard clean
+.PHONY: help setup demo test long soak check lint lock docs bench bench-env cookbook-env tensorboard clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -28,15 +28,21 @@ lint: setup  ## style and types
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --level error
 
-check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
-	@$(BIN)/pytest -n 2 -m "not slow"
-
+# Three test processes: on two cores one of them mostly waits for a disk, a server or a process it began.
 # Files in order rather than by number of tests: the long files of few tests would all come last.
-test: lint  ## everything that must hold
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
+	@$(BIN)/pytest -n 2 -m "not (slow or long or soak)"
+
+test: lint  ## everything that must hold, in a quarter of an hour
+	@$(PYTEST) -m "not (long or soak)"
+
+long: setup  ## the walks in a browser and by other programs, ends under load, more rows: continuous integration runs both
+	@$(PYTEST) -m "long and not soak"
 
 soak: setup  ## hours: all tests and rows, compiled as users do, 20,000 drawn requests, 70 ends under load, a million traces
-	TRACETUNE_OPTIMIZED=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	TRACETUNE_OPTIMIZED=1 $(PYTEST)
 	TRACETUNE_FUZZ_CASES=20000 $(BIN)/pytest tests/api/test_openapi.py
 	$(BIN)/python bench/lifecycle.py --terms 50 --kills 20
 	$(BIN)/python bench/upload.py --rows 1000000 --kills 20

@@ -30,6 +30,7 @@ def test_the_server_process_loads_no_jax():
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.long
 def test_terminated_and_killed_under_load_it_keeps_all_that_it_acknowledged(home):
     load = Load("mixed", num_clients=4)
     signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
@@ -71,6 +72,7 @@ def test_an_event_stream_is_told_the_end_and_does_not_hold_the_drain_up(home):
         assert running.process.returncode == 0
 
 
+@pytest.mark.long
 def test_a_client_that_stalls_does_not_hold_the_drain_up_for_ever(home):
     with service(home, "--no-runs") as running:
         host, port = running.url.removeprefix("http://").split(":")
@@ -93,6 +95,7 @@ def test_a_request_larger_than_its_limit_gets_to_read_its_refusal(home):
             assert answer.status_code == 413
 
 
+@pytest.mark.long
 def test_two_services_on_one_port_is_one_clear_error(home):
     with service(home, "--no-runs") as running:
         port = running.url.rpartition(":")[2]

@@ -29,7 +29,7 @@ from tracetune.api.settings import ServiceSettings
 from tracetune.app.evaluations import record_evaluation
 from tracetune.app.tokens import create_token
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LONGEST_DRAWN = 8_192  # what Hypothesis has of entropy for a whole request
 CASES = int(os.environ.get("TRACETUNE_FUZZ_CASES") or 5_000)

@@ -13,7 +13,7 @@ from tests.api.serving import serving
 from tracetune.api.settings import ServiceSettings
 from tracetune.core.results import Verdict
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```bash\n((?:(?!```).)*curl.*?)```", re.DOTALL)

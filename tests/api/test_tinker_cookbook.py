@@ -13,7 +13,7 @@ from tests.api import cookbook
 from tracetune.models.load import load_folder
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         not (cookbook.ENVIRONMENT / ".ready").exists(),
         reason="needs tinker-cookbook in an environment of its own: make cookbook-env",

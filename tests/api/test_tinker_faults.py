@@ -19,7 +19,7 @@ from tracetune.api.tinker_server import local_tinker
 tinker = pytest.importorskip("tinker", reason='needs the SDK: pip install "tracetune[tinker]"')
 from tinker import types  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")]
 NUM_STEPS, NUM_FAULTS, AHEAD = 200, 500, 50
 # The SDK waits a second before it sends a request again, and after some faults of a poll: those are the fewer.
 OF_REQUESTS = 20

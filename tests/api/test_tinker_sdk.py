@@ -228,6 +228,7 @@ def test_candidates_dense_or_sparse_weigh_what_they_say(home, rows):
     close(home.gradient(client), dense)
 
 
+@pytest.mark.long
 def test_chunks_of_a_large_request_equal_one(home, rows):
     client = home.trainer("small", rank=2)
     weights = np.random.default_rng(3).normal(size=2_500)
@@ -297,6 +298,7 @@ def test_adam_takes_each_step_with_its_own_dials(home, rows):
         np.testing.assert_allclose(after[name], expected, atol=2e-5)
 
 
+@pytest.mark.long
 def test_only_the_groups_asked_for_are_trained(home, rows):
     for groups in ({"train_attn": False}, {"train_mlp": False}, {"train_unembed": False}):
         client = home.trainer(**({"train_unembed": True} | groups))

@@ -130,7 +130,9 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert first_metrics_difference(left / "metrics.jsonl", right / "metrics.jsonl") is None
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", ["logit", pytest.param("exact", marks=pytest.mark.long), pytest.param("sampled", marks=pytest.mark.long)]
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(name, finished, settings, sums, homes, tmp_path):
     folder, result = finished(name)
     assert result.run.status == "finished"
@@ -252,6 +254,7 @@ def test_a_rehearsal_names_teacher_and_cost_and_writes_nothing(name, settings, s
     assert np.isfinite(float(told.facts["rows"]))
 
 
+@pytest.mark.long
 def test_a_teacher_that_lies_beside_its_student_counts(settings, teacher_model, sums, homes, tmp_path, monkeypatch):
     config = load_distill_config(settings("logit"))
     shaped, arch = memory.with_shape(config)

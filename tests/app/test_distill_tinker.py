@@ -54,6 +54,7 @@ def told(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [pytest.param("sequence", marks=pytest.mark.soak), "logit"])
 def test_a_run_by_a_service_is_the_run_of_this_machine(url, small_model, sums, tmp_path, method):
     answering = {"max_tokens": 60, "verify": False} if method == "sequence" else {"top_k": 8}
@@ -79,6 +80,7 @@ def test_a_run_by_a_service_is_the_run_of_this_machine(url, small_model, sums, t
     assert not [path for path in written if b"tml-local" in path.read_bytes()]
 
 
+@pytest.mark.long
 def test_a_student_and_its_teacher_may_both_be_elsewhere_and_a_stopped_run_goes_on(url, small_model, sums, tmp_path):
     teacher = {"model": "tiny", "url": url, "top_k": 4}
     given = settings(small_model, sums, "on_policy", teacher=teacher, student={"max_tokens": 6, "num_samples": 2})
@@ -94,6 +96,7 @@ def test_a_student_and_its_teacher_may_both_be_elsewhere_and_a_stopped_run_goes_
         assert mine == pytest.approx(other, rel=TOLERANCE)
 
 
+@pytest.mark.long
 def test_the_sampled_token_alone_is_a_policy_step(url, small_model, sums, tmp_path):
     given = settings(
         small_model,

@@ -87,7 +87,7 @@ def test_two_processes_train_as_one_does(settings, sums, whole, tmp_path):
     assert written == {"state-00000", "state-00001"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_adapter_and_the_loss_of_an_eval_file_are_those_of_one_process(small_settings, sums, tmp_path):
     settings = {
         "model": {**small_settings["model"], "lora": {"r": 2, "alpha": 4}},
@@ -109,7 +109,7 @@ def test_an_adapter_and_the_loss_of_an_eval_file_are_those_of_one_process(small_
     assert any(np.abs(left).max() > 1e-2 for name, left in adapters[0].items() if "lora_B" in name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_is_named_and_the_same_command_goes_on_exactly(config, sums, whole, tmp_path):
     """Both at once: finding out that a process was lost is waiting."""
 

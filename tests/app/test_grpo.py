@@ -84,6 +84,7 @@ def test_learning_raises_what_is_rewarded(small_model, tmp_path):
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.04
 
 
+@pytest.mark.long
 def test_a_finished_run_says_so_and_does_nothing_and_never_begins_anew_beside_it(config, tmp_path, capsys):
     run_grpo(config, output=tmp_path / "run")
     before = folder_hashes(tmp_path / "run")
@@ -143,6 +144,7 @@ def test_a_checkpoint_is_measured_on_the_runs_own_problems_and_passes_add_up(con
         evaluate_checkpoint(EvaluateSettings(checkpoint_dir=str(tmp_path)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [
@@ -170,6 +172,7 @@ def test_a_run_that_stops_at_a_checkpoint_goes_on_to_the_same_bytes(config, tmp_
     assert folder_hashes(tmp_path / "whole" / "rollouts") == folder_hashes(tmp_path / "broken" / "rollouts")
 
 
+@pytest.mark.long
 def test_a_run_folder_in_use_is_never_written_over(config, tmp_path):
     first = run_grpo(config, output=tmp_path / "run")
     before = folder_hashes(first.folder / "rollouts")
@@ -184,6 +187,7 @@ def test_a_run_folder_in_use_is_never_written_over(config, tmp_path):
     assert run_grpo(config, output=tmp_path / "run").folder == first.folder
 
 
+@pytest.mark.long
 def test_the_last_batch_is_used_no_more_often_than_there_are_steps(config, tmp_path):
     config = replace(
         config, grpo=replace(config.grpo, num_iterations=4), data=replace(config.data, train_fraction=0.25)
@@ -197,6 +201,7 @@ def test_the_last_batch_is_used_no_more_often_than_there_are_steps(config, tmp_p
     assert next(value for name, value in state.items() if name.endswith("step")) == 6
 
 
+@pytest.mark.long
 def test_only_the_first_pass_over_a_batch_measures_the_gap(config, tmp_path):
     config = replace(config, grpo=replace(config.grpo, num_iterations=2))
     run_grpo(config, output=tmp_path / "run")

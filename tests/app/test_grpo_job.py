@@ -68,7 +68,7 @@ def test_a_wrong_configuration_is_refused_with_every_mistake():
         assert "num_generations: must be a whole number of at least 2" in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_composed_run_writes_its_folder_where_it_is_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ("training.num_batches=1", "training.num_test_batches=2", "generation.max_generation_steps=8")

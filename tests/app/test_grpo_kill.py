@@ -19,7 +19,7 @@ from tracetune.config.grpo_schema import CurriculumSettings, GrpoConfig
 from tracetune.core.errors import Conflict
 from tracetune.engine.checkpoint import list_checkpoints
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 MARK = "in-reward"
 
 

@@ -85,6 +85,7 @@ def test_sigterm_exits_143_and_prints_the_command_that_goes_on(small_model, sums
     assert f"interrupted after step {int(saved.name.removeprefix('step-'))};" in told
 
 
+@pytest.mark.long
 def test_a_killed_run_over_several_files_with_weights_goes_on_to_the_same_bytes(config, sums, tmp_path):
     lines = sums.read_text().splitlines(keepends=True)
     files = [tmp_path / "many.jsonl", tmp_path / "few.jsonl"]

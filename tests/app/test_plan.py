@@ -67,7 +67,7 @@ def test_an_index_alone_is_enough_and_its_weights_are_never_looked_for(index_of_
     assert needed > 27e9 * 16
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_plan_tells_memory_time_and_the_change_that_fits():
     config = load_sft_config(None, ["model=tiny", "steps=10", "batch_size=4", "model.max_length=256"])
     made = plan(config)
@@ -115,7 +115,7 @@ def test_a_model_that_does_not_fit_is_refused_before_its_weights_are_read(index_
         run_sft(config, data=sums, output=tmp_path / "run", stream=io.StringIO())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_refusal_names_a_change_and_the_run_with_it_passes(monkeypatch):
     config = load_sft_config(None, ["model=tiny", "batch_size=2", "model.max_length=512"])
     full = peak(phases(config, tiny_arch()))

@@ -106,7 +106,7 @@ def test_validation_is_told_by_grade_and_topic():
     assert not any("/" in name for name in validate(Knowing(), asked[-1:], seed=0).metrics())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rehearsal_shows_prompts_stages_and_cost_and_writes_nothing(problems, tmp_path):
     before = set(tmp_path.rglob("*"))
     run = load(problems, tmp_path / "run", curriculum={"by": "grade"}, data={"grades": ["K", 1]})
@@ -167,7 +167,7 @@ def test_a_folder_with_another_kind_of_run_is_refused(problems, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_curriculum_by_a_service_is_that_of_this_machine(problems, small_model, tmp_path):
     pytest.importorskip("tinker", reason='no SDK: pip install "tracetune[tinker]"')
     sections = {

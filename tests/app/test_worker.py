@@ -77,6 +77,7 @@ def pid_of(run_id: str) -> int:
     return read_pulse(jobs.run_folder(run_id))["pid"]
 
 
+@pytest.mark.long
 def test_runs_of_every_kind_end_and_say_so(dataset, supervisor):
     supervisor()
     trained = launch(dataset, 2)
@@ -120,6 +121,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(dataset, supervisor):
     assert any("resumed after step" in line for line in jobs.read_log(killed)[0].lines)
 
 
+@pytest.mark.long
 def test_a_run_outlives_its_server_and_the_next_one_starts_none_too_many(dataset, supervisor, home):
     command = [sys.executable, "-m", "tracetune", "worker", "--data-dir", str(home)]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -141,6 +143,7 @@ def test_a_run_outlives_its_server_and_the_next_one_starts_none_too_many(dataset
     assert wait_for_end(first).state == "cancelled"
 
 
+@pytest.mark.long
 def test_a_run_is_cancelled_within_seconds_whatever_it_does(dataset, supervisor):
     supervisor()
     run_id = launch(dataset, 100_000)
@@ -162,6 +165,7 @@ def test_a_run_is_cancelled_within_seconds_whatever_it_does(dataset, supervisor)
     assert any("interrupted after step" in line for line in jobs.read_log(run_id)[0].lines)
 
 
+@pytest.mark.long
 def test_a_run_whose_machine_asks_it_to_stop_waits_for_the_next(dataset, supervisor, home):
     with open_store(home) as store:
         run_id = launch(dataset, 100_000)
@@ -184,6 +188,7 @@ def start(run_id: str, owner: str, *, most_bytes: int | None = None) -> subproce
     return process
 
 
+@pytest.mark.long
 def test_a_run_that_asks_for_too_much_memory_is_told_what_to_lower(dataset, home, monkeypatch):
     # The check before a run would refuse it; what no check foresees is told too.
     monkeypatch.setenv(memory.SKIP, "1")
@@ -208,6 +213,7 @@ def test_a_run_that_cannot_work_fails_with_the_reason(dataset, supervisor, home)
     assert str(home) not in str(ended.exit_reason)
 
 
+@pytest.mark.long
 def test_two_supervisors_begin_each_run_once(dataset, supervisor):
     supervisor(2), supervisor(2)
     ids = [jobs.launch("evaluation", ["max_tokens=2"], model="tiny", eval_set="sums").run_id for _ in range(3)]
@@ -215,6 +221,7 @@ def test_two_supervisors_begin_each_run_once(dataset, supervisor):
     assert [len([line for line in jobs.read_log(run_id)[0].lines if "begins" in line]) for run_id in ids] == [1] * 3
 
 
+@pytest.mark.long
 def test_a_process_that_lost_its_lease_ends_before_another_goes_on(dataset, supervisor, home):
     supervisor()
     run_id = launch(dataset, 100_000)
@@ -230,6 +237,7 @@ def test_a_process_that_lost_its_lease_ends_before_another_goes_on(dataset, supe
     assert wait_for_end(run_id).attempts == 2
 
 
+@pytest.mark.long
 def test_a_run_on_postgresql_sits_out_a_crash_of_the_database(postgresql, postgres_server, supervisor):
     supervisor()
     run_id = launch(make_home(), 100)

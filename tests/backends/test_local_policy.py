@@ -27,9 +27,8 @@ pytestmark = pytest.mark.slow
 
 FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
 FAMILIES = (
-    "gemma3",
-    "llama3",
     "qwen3_tied",
+    *(pytest.param(family, marks=pytest.mark.long) for family in ("gemma3", "llama3")),
     *(pytest.param(family, marks=pytest.mark.soak) for family in ("gemma", "gemma2", "qwen2", "qwen3_untied")),
 )
 PROMPTS = [[5, 6, 7, 8], [9, 10]]

@@ -73,6 +73,7 @@ def trained(backend: LocalBackend, first: int = 0, last: int = STEPS) -> list[St
     return [backend.train_step([batch(100 + step)]) for step in range(first, last)]
 
 
+@pytest.mark.long
 def test_the_loss_is_near_that_over_the_whole_base(base):
     """Over the last five of 12 steps: nf4 2.5 % above the whole base, int8 0.03 %. Wider models lose less."""
     ends = {}
@@ -103,6 +104,7 @@ def test_a_pause_changes_no_bit(kind, base, tmp_path):
     assert held < 4 * sum(leaf.size for leaf in jax.tree.leaves(base.params))
 
 
+@pytest.mark.long
 def test_a_step_unpacks_no_more_than_it_multiplies(base):
     """With twice the layers, what a step needs beside its arguments grows by activations and not by whole weights."""
     temporary = {}

@@ -92,7 +92,13 @@ def by_service(service: TinkerService, config: SftConfig, num_steps: int = 8) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("modules", [LoraSettings().target_modules, ("q_proj", "k_proj", "v_proj", "o_proj")])
+@pytest.mark.parametrize(
+    "modules",
+    [
+        LoraSettings().target_modules,
+        pytest.param(("q_proj", "k_proj", "v_proj", "o_proj"), marks=pytest.mark.long),
+    ],
+)
 def test_steps_are_those_of_the_local_backend(service, small_model, tmp_path, modules):
     config = sft_config(small_model, target_modules=modules)
     theirs = by_service(service, config)
@@ -214,7 +220,7 @@ def run_settings(small_model: Path, sums: Path, **model: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_by_a_service_leaves_the_folder_of_any_run(url, small_model, sums, tmp_path, capfd):
     screen = io.StringIO()
     result = run_sft(load_sft_config(run_settings(small_model, sums)), output=tmp_path / "run", stream=screen)

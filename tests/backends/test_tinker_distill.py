@@ -137,7 +137,7 @@ def student_config(small_model: Path, k: int, **more: str) -> DistillConfig:
     return load_distill_config({"backend": "tinker", **given, **shape, "optimizer": {"learning_rate": 0.05}, **more})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_token_a_place_is_a_policy_step_by_importance_sampling(service, small_model):
     config = policy_config(student_config(small_model, 1))
     theirs = TinkerPolicy(service, served_model(str(small_model)), config, num_steps=4)
@@ -155,7 +155,7 @@ def test_one_token_a_place_is_a_policy_step_by_importance_sampling(service, smal
     assert got.grad_norm > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_tokens_a_place_are_the_exact_divergence(service, small_model):
     config = student_config(small_model, 8)
     theirs = TinkerStudent(service, served_model(str(small_model)), config, num_steps=4)

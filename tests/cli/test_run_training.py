@@ -110,7 +110,7 @@ def only(folder: Path, pattern: str) -> Path:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_quick_experiment_runs_offline_finishes_once_and_is_measured(tmp_path):
     done = run(*SMALL, "checkpoint_dir=./mine/", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -128,7 +128,7 @@ def test_the_quick_experiment_runs_offline_finishes_once_and_is_measured(tmp_pat
     assert (tmp_path / measured.stdout.strip().split("\n")[-1]).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_ends_with_a_table_and_one_failed_job_loses_no_other(tmp_path):
     rewards = "rewards.functions=[check_answer],[nowhere.at_all:reward]"
     done = run("--multirun", *SMALL, rewards, "checkpoint_dir=./mine", cwd=tmp_path)

@@ -15,7 +15,7 @@ from tracetune.cli.main import app
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_pages_are_built_without_a_warning_and_work_offline(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-qW", "--keep-going", "-c", "docs", "-d", str(tmp_path / "trees")]
     done = subprocess.run([*command, ".", str(tmp_path / "pages")], cwd=ROOT, capture_output=True, text=True)

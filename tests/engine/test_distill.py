@@ -86,6 +86,7 @@ def test_loss_and_gradients_are_those_of_the_plain_computation(k, objective):
     assert float(jnp.abs(ours[1][0][0, 0]).max()) == 0.0  # no target, no gradient
 
 
+@pytest.mark.long
 def test_micro_batches_add_up_to_one_large_batch():
     whole, objective = taught(4), Distillation(alpha=0.25)
     parts = [loss(rows_of(whole, row), objective, HIDDEN[row : row + 1]) for row in range(ROWS)]

@@ -90,7 +90,7 @@ def on_mesh(name: str, what: tuple[str, ...]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "what"),
     [

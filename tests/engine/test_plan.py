@@ -38,7 +38,7 @@ def update(arch=ARCH, *, lora=None, shape=(1, 2, 64)) -> Update:
     return Update(arch=arch, optimizer=OptimizerSettings(), lora=lora, remat=False, shape=shape, dtype=None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("lora", [None, pytest.param(LoraSettings(r=4), marks=pytest.mark.soak)])
 def test_the_prediction_is_of_the_very_program_that_a_run_compiles(lora):
     config = load_sft_config(None, ["model=tiny", "model.max_length=64", "batch_size=2"])
@@ -51,7 +51,7 @@ def test_the_prediction_is_of_the_very_program_that_a_run_compiles(lora):
     assert update_program(planned) == analyse(compiled)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_deep_model_is_foretold_by_two_shallow_ones():
     programs = {depth: update_program(update(at_depth(ARCH, depth))) for depth in (2, 4)}
     foretold = over_layers(ARCH, lambda arch: programs[arch.num_layers], exact=False)

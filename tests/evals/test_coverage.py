@@ -35,7 +35,13 @@ def test_the_interval_of_the_change_covers_at_least_as_often_as_it_says(total, s
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("total", "share_fixed", "share_broken"),
-    [(120, 0.15, 0.05), (120, 0.8, 0.0), (300, 0.1, 0.1), (1319, 0.02, 0.01), (1319, 0.15, 0.1)],
+    [
+        (120, 0.15, 0.05),
+        (120, 0.8, 0.0),
+        (300, 0.1, 0.1),
+        (1319, 0.02, 0.01),
+        pytest.param(1319, 0.15, 0.1, marks=pytest.mark.long),
+    ],
 )
 def test_coverage_is_near_95_percent_once_flips_are_many(total, share_fixed, share_broken):
     assert 0.93 <= coverage(total, share_fixed, share_broken) <= 0.97

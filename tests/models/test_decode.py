@@ -64,7 +64,7 @@ def full_logits(params, arch: Arch, tokens_BT: np.ndarray) -> np.ndarray:
     return np.asarray(compute(params, tokens_BT))
 
 
-@pytest.mark.parametrize("siblings", [1, 2])
+@pytest.mark.parametrize("siblings", [pytest.param(1, marks=pytest.mark.long), 2])
 @pytest.mark.parametrize("arch", [QWEN, GEMMA], ids=["qwen3", "gemma3"])
 def test_greedy_decoding_equals_recomputing_everything(arch, siblings):
     params = weights(arch)

@@ -23,8 +23,7 @@ def test_a_family_computes_what_transformers_and_peft_compute(case, dtype):
     assert not failed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", parity.DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_the_small_matrix_passes(dtype):
     cells = list(parity.measure(["qwen3_tied"], parity.CELLS, [dtype]))
     assert [cell.name for cell in cells] == list(parity.CELLS)

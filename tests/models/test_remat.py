@@ -40,7 +40,7 @@ def test_every_policy_gives_the_same_loss_and_gradient():
         jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5), found, plain)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_policy_keeps_less_than_the_one_before_it():
     deep = arch_from_hf(
         {**SHAPE, "vocab_size": 64, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 40}

@@ -86,7 +86,7 @@ def test_without_the_wall_a_bomb_would_last():
     assert time.monotonic() - start > 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_beyond_the_limit_is_a_crash_apart_from_wrong_answers():
     greedy = "$2^{200000000}$"
     with MathPool(1, seconds=20.0, megabytes=100) as small:
@@ -189,6 +189,7 @@ def test_without_the_extra_the_install_command_is_told():
     assert issubclass(Unavailable, ImportError)
 
 
+@pytest.mark.long
 def test_a_worker_of_a_large_trainer_is_not_taken_for_a_large_worker():
     """A process inherits its parent's peak memory in `ru_maxrss`; the parent here has 700 MB, the limit is 512."""
     code = (

@@ -15,7 +15,7 @@ from tracetune.app import traces
 from tracetune.app.chosen_traces import build_from_traces
 from tracetune.core.trace import Step, Trace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 RUN_MS = 240_000
 
