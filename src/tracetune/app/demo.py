@@ -38,29 +38,29 @@ from tracetune.tasks.evalset import write_evalset
 from tracetune.tasks.registry import get_task
 
 TASK = "arithmetic:easy"
-OPTIONS = {"operations": "+-"}
-NUM_TRACES = 22_000
+OPTIONS = {"operations": "+-", "digits": (1, 2)}
+NUM_TRACES = 12_000
 TERSE_SHARE = 0.5
 NUM_HELD_OUT = 300
-LONGEST_ANSWER = 128
+LONGEST_ANSWER = 64
 SFT = SftConfig(
-    model=ModelSettings(name="tiny", max_length=512),
+    model=ModelSettings(name="tiny", max_length=128),
     optimizer=OptimizerSettings(
         learning_rate=4e-3, schedule="cosine", warmup_ratio=0.05, weight_decay=0.05, beta2=0.98
     ),
-    training=TrainingSettings(num_epochs=1, batch_size=2, logging_every=50, save_every=500),
+    training=TrainingSettings(num_epochs=2, batch_size=8, logging_every=50, save_every=500),
 )
-NUM_STEPS, NUM_PROMPTS = 60, 16
+NUM_STEPS, NUM_PROMPTS = 32, 16
 GRPO = GrpoConfig(
     optimizer=OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_ratio=0.1, beta2=0.99),
     grpo=GrpoSettings(num_generations=8, beta=0.0, epsilon_high=0.28),
-    generation=GenerationSettings(max_prompt_length=128, max_generation_steps=64, temperature=1.0, top_k=None),
+    generation=GenerationSettings(max_prompt_length=48, max_generation_steps=40, temperature=1.0, top_k=None),
     training=GrpoTrainingSettings(
         micro_batch_size=NUM_PROMPTS,
         num_batches=NUM_STEPS,
         num_test_batches=0,
         eval_interval_steps=0,
-        save_interval_steps=20,
+        save_interval_steps=16,
     ),
     rewards=(RewardSettings(function="gsm8k_numeric"),),
     prompt=PromptSettings(instruction=""),
@@ -109,11 +109,13 @@ def _freeze(home: Path, eval_set: Path, say: Say) -> tuple[str, str]:
     """Traces into a frozen dataset, checked against the held-out problems; its key and content hash."""
     options = {**OPTIONS, "split": "train", "terse": TERSE_SHARE}
     made = make_traces(TASK, count=NUM_TRACES, seed=1, options=options, home=home)
-    say(f"1 traces    {made.created:,} traces, worked and terse, {made.duplicates:,} repeats left out")
+    say(f"1 traces    {made.created:,} traces, worked and terse")
     write_evalset(list(distinct_problems("test", NUM_HELD_OUT, seed=2)), eval_set)
     register_evalset(eval_set, "held-out", home=home)
     manifest = build_dataset("demo", "v1", home=home)
+    repeats = manifest.dedup["exact"]["dropped"] + manifest.dedup["near"]["dropped"]
     say(f"2 dataset   {manifest.dataset_key}: {manifest.trace_count:,} rows, content {manifest.content_hash[:16]}")
+    say(f"            {repeats:,} traces repeated another and were left out")
     checked = manifest.contamination
     say(f"            contamination: {checked['verdict']}, {checked['rows_dropped']} rows showed a held-out problem")
     return manifest.dataset_key, manifest.content_hash
