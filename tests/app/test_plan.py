@@ -48,6 +48,9 @@ def test_words_are_read_as_the_commands_read_them(tmp_path):
     assert read_config([], model="qwen3:8b").model.name == "qwen3:8b"
     with pytest.raises(InputError, match="did you mean"):
         read_config(["batch_sise=2"])
+    for command in ("sft", "train"):
+        with pytest.raises(InputError, match=f"plan: takes the words after {command}"):
+            read_config([command, "model=tiny"])
 
 
 def test_memory_is_read_in_both_kinds_of_units():

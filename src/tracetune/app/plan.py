@@ -96,6 +96,9 @@ def read_config(words: Sequence[str], *, model: str | None = None) -> Config:
     rest = [word for word in words if word not in files]
     if len(files) > 1:
         raise InputError(f"plan: one configuration at a time, got {', '.join(files)}; leave out all but one")
+    bare = next((word for word in rest if word in ("sft", "train")), None)
+    if bare is not None:
+        raise InputError(f"plan: takes the words after {bare}, got {bare!r} too; leave it out: the words say what runs")
     if not files and any(_is_grpo_word(word) for word in rest):
         config: Config = compose_grpo(rest)
     else:
