@@ -28,14 +28,13 @@ lint: setup  ## style and types
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --level error
 
-# Three test processes: on two cores one of them mostly waits for a disk, a server or a process it began.
 # Files in order rather than by number of tests: the long files of few tests would all come last.
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
 	@$(BIN)/pytest -n 2 -m "not (slow or long or soak)"
 
-test: lint  ## everything that must hold, in a quarter of an hour
+test: lint  ## everything that must hold
 	@$(PYTEST) -m "not (long or soak)"
 
 long: setup  ## the walks in a browser and by other programs, ends under load, more rows: continuous integration runs both

@@ -33,6 +33,23 @@ def children() -> set[int]:
     }
 
 
+LATE = """
+import sys
+from tracetune.tasks import math_worker
+math_worker.warm_up()
+before = set(sys.modules)
+pairs = [("18", "I do not know"), ("18", "1e-30"), (r"$\\sqrt{2}$", r"\\boxed{(1, 2)}"), ("50%", "0.4"), ("x+1", "2x")]
+for pair in pairs:
+    math_worker._judge(*pair)
+sys.stderr.write("loaded late: " + " ".join(set(sys.modules) - before))
+"""
+
+
+def test_nothing_is_loaded_while_an_answers_second_runs():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
+    assert done.stderr.rpartition("loaded late: ")[2] == ""
+
+
 def one(pool: MathPool, gold: str, answer: str) -> str:
     return pool.judge([gold], [answer])[0].kind
 
