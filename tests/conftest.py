@@ -15,8 +15,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the suite's time: without the costly passes it takes a third. TRACETUNE_OPTIMIZED=1 keeps them.
 if not os.environ.get("TRACETUNE_OPTIMIZED"):
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 # Tests start many processes; without bytecode each would compile two hundred files of ours.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Workers and the processes that tests start share one folder of compiled programs, which the next run reads too.
