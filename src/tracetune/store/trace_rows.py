@@ -5,12 +5,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select, text
+from sqlalchemy import ColumnElement, Connection, select
 
 from tracetune.core.errors import Corrupt, InputError
 from tracetune.core.ids import canonical_json
 from tracetune.core.trace import Step, StoredTrace, Trace
-from tracetune.store.bulk import array_text
+from tracetune.store.bulk import among
 from tracetune.store.tables import traces
 
 COLUMNS = (traces.c.seq, traces.c.id, traces.c.created_at, traces.c.content_hash, traces.c.payload)
@@ -21,12 +21,8 @@ ROW_COLUMNS = ("id", "content_hash", "created_at", "trace_version", "source", "p
 
 
 def rows_numbered(connection: Connection, seqs: Sequence[int], *columns: ColumnElement[Any]) -> Sequence[Any]:
-    """These columns of these rows, in any order. The numbers are one value, so that one statement serves all."""
-    if connection.dialect.name == "sqlite":
-        among = text("traces.seq IN (SELECT value FROM json_each(:seqs))").bindparams(seqs=json.dumps(list(seqs)))
-    else:
-        among = text("traces.seq = ANY(CAST(:seqs AS bigint[]))").bindparams(seqs=array_text(seqs))
-    return connection.execute(select(*columns).where(among)).all()
+    """These columns of these rows, in any order."""
+    return connection.execute(select(*columns).where(among(connection, traces.c.seq, seqs))).all()
 
 
 def trace_id(content_hash: str) -> str:

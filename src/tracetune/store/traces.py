@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, select, text
 from tracetune.core.errors import NotFound
 from tracetune.core.ids import utc_now
 from tracetune.core.trace import StoredTrace, Trace
-from tracetune.store.bulk import insert_rows
+from tracetune.store.bulk import among, insert_rows
 from tracetune.store.index_entry import MAX_SEQ, Entry
 from tracetune.store.open import Store
 from tracetune.store.tables import trace_scores, traces
@@ -195,8 +195,4 @@ def _rows(store: Store, connection: Connection, seqs: Sequence[int]) -> Iterator
 
 
 def _known_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
-    known: set[str] = set()
-    for start in range(0, len(ids), LOOKUP_SIZE):
-        some = ids[start : start + LOOKUP_SIZE]
-        known.update(connection.scalars(select(traces.c.id).where(traces.c.id.in_(some))))
-    return known
+    return set(connection.scalars(select(traces.c.id).where(among(connection, traces.c.id, ids))))
