@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 HELLO = [{"role": "user", "content": "What is 2 + 3?"}]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_models_answer_side_by_side_and_one_that_is_not_here_keeps_no_other_from_answering(client):
     asked = {
         "models": ["qwen3:0.6b", "tiny", "tiny"],

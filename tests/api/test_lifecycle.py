@@ -50,6 +50,7 @@ def test_a_loss_would_be_seen(home):
     assert verdict(load, stored(home)) == {"acknowledged": 2, "lost": 1, "doubled": 0, "changed": 0}
 
 
+@pytest.mark.long
 def test_an_event_stream_is_told_the_end_and_does_not_hold_the_drain_up(home):
     with open_store(home) as store:
         run = enqueue_run(store, NewRun("sft", "waits", {}))
@@ -122,6 +123,7 @@ run_server(app)
 """
 
 
+@pytest.mark.long
 def test_a_thread_that_does_not_end_is_left_behind(home):
     with subprocess.Popen([sys.executable, "-c", STUCK, str(home)], stdout=subprocess.PIPE, text=True) as process:
         url = process.stdout.readline().split()[-1]

@@ -159,6 +159,7 @@ def test_what_changes_nothing_is_left_in_peace(client, path, good):
     assert told.json()["usage"]["completion_tokens"] == 1
 
 
+@pytest.mark.long
 def test_any_text_that_fits_is_answered(client):
     for name, text in TEXTS.items():
         fits = text[:15]

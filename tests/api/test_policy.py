@@ -90,7 +90,7 @@ def test_a_route_that_changes_something_asks_for_more_than_reading(site):
     assert found <= {"/login", "/logout", "/api/chat", "/chat", "/api/baselines/{name}/check", "/traces/chosen"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_caller_gets_further_than_the_rule_says(site, callers):
     wrong = []
     for method, path, scope in ruled(site.app):

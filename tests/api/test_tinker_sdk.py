@@ -24,7 +24,7 @@ from tracetune.objectives.token_losses import LOSSES
 tinker = pytest.importorskip("tinker", reason='needs the SDK: pip install "tracetune[tinker]"')
 from tinker import types  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")]
 ROWS = ["2 + 3 = 5", "10 - 4 = 6, and that is all there is", "7 * 8 = 56 because"]
 
 
@@ -228,7 +228,6 @@ def test_candidates_dense_or_sparse_weigh_what_they_say(home, rows):
     close(home.gradient(client), dense)
 
 
-@pytest.mark.long
 def test_chunks_of_a_large_request_equal_one(home, rows):
     client = home.trainer("small", rank=2)
     weights = np.random.default_rng(3).normal(size=2_500)
@@ -298,7 +297,6 @@ def test_adam_takes_each_step_with_its_own_dials(home, rows):
         np.testing.assert_allclose(after[name], expected, atol=2e-5)
 
 
-@pytest.mark.long
 def test_only_the_groups_asked_for_are_trained(home, rows):
     for groups in ({"train_attn": False}, {"train_mlp": False}, {"train_unembed": False}):
         client = home.trainer(**({"train_unembed": True} | groups))

@@ -20,7 +20,7 @@ tinker = pytest.importorskip("tinker", reason='needs the SDK: pip install "trace
 from tests.api.test_tinker_sdk import quiet_sdk  # noqa: E402
 from tinker import types  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")]
 CLIENTS = (tinker.ServiceClient, tinker.TrainingClient, tinker.SamplingClient, tinker.RestClient)
 NEED_TORCH = {
     tinker.ServiceClient: {"create_custom_loss"},

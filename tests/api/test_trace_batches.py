@@ -256,7 +256,7 @@ def peak_megabytes(pid: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @on_sqlite
 def test_twenty_thousand_lines_pass_in_bounded_memory(database, home):
     with socket.socket() as free:

@@ -126,6 +126,7 @@ def test_tokens_show_what_is_trained(compute, dataset):
         compute.tokens("nothing")
 
 
+@pytest.mark.long
 def test_children_end_with_the_process_that_asked(dataset):
     code = (
         "from tracetune.app.compute import shared_compute; c = shared_compute(); "
@@ -139,6 +140,7 @@ def test_children_end_with_the_process_that_asked(dataset):
     assert not os.path.exists(f"/proc/{pid}")
 
 
+@pytest.mark.long
 def test_one_home_folder_has_one_compute_until_it_ends(home, tmp_path):
     first = shared_compute()
     assert first is shared_compute(home)

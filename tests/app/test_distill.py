@@ -130,9 +130,8 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert first_metrics_difference(left / "metrics.jsonl", right / "metrics.jsonl") is None
 
 
-@pytest.mark.parametrize(
-    "name", ["logit", pytest.param("exact", marks=pytest.mark.long), pytest.param("sampled", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", METHODS)
 def test_a_killed_run_goes_on_to_the_same_bytes(name, finished, settings, sums, homes, tmp_path):
     folder, result = finished(name)
     assert result.run.status == "finished"

@@ -73,7 +73,7 @@ def whole(config, sums, tmp_path_factory) -> Path:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_as_one_does(settings, sums, whole, tmp_path):
     run_sft(load_sft_config(settings), data=sums, output=tmp_path / "one")
     one, two = read_metrics(tmp_path / "one" / "metrics.jsonl"), read_metrics(whole / "metrics.jsonl")

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.postgres import postgresql_long
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -96,6 +97,7 @@ def test_a_file_that_cannot_be_read_makes_no_database(home, tmp_path):
 INGEST = "import sys; from pathlib import Path; from tracetune.app.ingest import ingest; ingest(Path(sys.argv[1]))"
 
 
+@postgresql_long
 @pytest.mark.slow
 def test_a_killed_ingest_loses_no_stored_row_and_is_finished_by_running_it_again(database, tmp_path):
     path = rows_file(tmp_path, 30 * BATCH_ROWS)
@@ -129,6 +131,7 @@ def wait_for_more_than(count: int, process: subprocess.Popen) -> None:
             time.sleep(0.005)
 
 
+@postgresql_long
 @pytest.mark.slow
 def test_two_ingests_of_one_file_at_once_store_each_row_once(database, tmp_path):
     path = rows_file(tmp_path, 5 * BATCH_ROWS)

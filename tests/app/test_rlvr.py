@@ -131,7 +131,7 @@ def test_a_rehearsal_refuses_what_the_run_would_refuse(problems, tmp_path):
         run_rlvr(load(problems))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_has_its_checkpoints_inside_and_says_its_stage(problems, small_model, tmp_path):
     model = {"base_model": str(small_model)}
     run = load(problems, tmp_path / "run", curriculum={"by": "grade", "window": 2}, model=model)

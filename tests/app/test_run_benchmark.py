@@ -218,6 +218,7 @@ def test_a_distillation_ends_with_the_comparison_of_student_and_distilled(settin
     assert experiment.run.data == "sums.jsonl"
 
 
+@pytest.mark.long
 def test_an_rlvr_run_is_asked_behind_its_instruction_and_so_is_its_base(settings, small_model, tmp_path, home):
     problems, path = tmp_path / "problems.jsonl", tmp_path / "rlvr.json"
     problems.write_text("".join(json.dumps({"question": f"{n}+{n}?", "answer": str(2 * n)}) + "\n" for n in range(20)))

@@ -107,6 +107,7 @@ def test_runs_of_every_kind_end_and_say_so(dataset, supervisor):
         assert any("finished" in line for line in told)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_and_ends_as_if_never_killed(dataset, supervisor):
     supervisor()
     killed, whole = launch(dataset, 24), launch(dataset, 24)

@@ -87,6 +87,7 @@ def test_the_loss_is_near_that_over_the_whole_base(base):
     assert ends["nf4"] != pytest.approx(ends[None], rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["nf4", pytest.param("int8", marks=pytest.mark.soak)])
 def test_a_pause_changes_no_bit(kind, base, tmp_path):
     straight = LocalBackend(copy_of(base), over(kind), num_steps=STEPS)
@@ -133,6 +134,7 @@ def test_the_adapter_remembers_what_it_was_trained_over(base, tmp_path):
     assert not is_quantized(reread.params)
 
 
+@pytest.mark.long
 def test_a_policy_samples_from_what_it_trains():
     """Sampler and trainer read the same quantised weights, and so does the reference."""
     config = GrpoConfig(

@@ -77,6 +77,7 @@ def test_a_seed_gives_its_answer_again(service, model):
     assert taught.answer([ASKED[0]], seeds=[2]) == [second]
 
 
+@pytest.mark.long
 def test_trained_weights_teach_by_their_path(service, model, small_model):
     client = service.ask("", lambda clients: clients.create_lora_training_client(base_model=service.offer.name, rank=2))
     data = [_datum(service, SEQUENCES[0])]

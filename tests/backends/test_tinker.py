@@ -118,7 +118,7 @@ def test_steps_are_those_of_the_local_backend(service, small_model, tmp_path, mo
     assert service.usage.train == sum(int((packed(seed).segments_BT > 0).sum()) for seed in range(12))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_comparison_sees_another_schedule(service, small_model):
     config = sft_config(small_model)
     theirs = by_service(service, config)
@@ -266,7 +266,7 @@ class Stopper(io.StringIO):
         return super().write(text)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(url, small_model, sums, tmp_path):
     config = load_sft_config(run_settings(small_model, sums))
     whole = run_sft(config, output=tmp_path / "whole", stream=io.StringIO())

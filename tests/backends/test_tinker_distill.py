@@ -77,7 +77,7 @@ def both(service: TinkerService, small_model: Path, objective: Distillation) -> 
     return by_service, LocalBackend(load_model(str(small_model)), config, num_steps=8, distillation=objective)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "objective",
     [

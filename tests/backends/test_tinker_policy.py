@@ -27,7 +27,7 @@ from tracetune.models.load import load_model
 from tracetune.models.served import served_model
 from tracetune.train.prompts import sampling_keys
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 TOLERANCE = 1e-4
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 REWARD = f"{__name__}:likes_early_letters"
@@ -113,11 +113,11 @@ def keys(index: int) -> np.ndarray:
         ("grpo", 0.2),
         pytest.param("dr_grpo", 0.0, marks=pytest.mark.soak),
         pytest.param("rloo", 0.2, marks=pytest.mark.soak),
-        pytest.param("dapo", 0.0, marks=pytest.mark.long),
+        ("dapo", 0.0),
         pytest.param("gspo", 0.0, marks=pytest.mark.soak),
-        pytest.param("gspo", 0.2, marks=pytest.mark.long),
+        ("gspo", 0.2),
         pytest.param("cispo", 0.0, marks=pytest.mark.soak),
-        pytest.param("cispo", 0.2, marks=pytest.mark.long),
+        ("cispo", 0.2),
     ],
 )
 def test_updates_are_those_of_the_local_policy(service, small_model, tmp_path, loss, beta):
@@ -186,7 +186,6 @@ def test_the_sampler_follows_the_weights(service, small_model, tmp_path):
     assert next(iter(policy.update(groups))).gap_max < TOLERANCE
 
 
-@pytest.mark.long
 def test_a_run_by_a_service_leaves_the_folder_of_any_run_and_is_measured(url, small_model, tmp_path):
     config = grpo_config(small_model, tmp_path / "ckpts")
     screen = io.StringIO()
@@ -213,7 +212,6 @@ def test_a_run_by_a_service_leaves_the_folder_of_any_run_and_is_measured(url, sm
     assert manifest["training_config"]["backend"] == "tinker"
 
 
-@pytest.mark.long
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(url, small_model, tmp_path):
     whole = grpo_config(small_model, tmp_path / "whole-ckpts")
     run_grpo(whole, output=tmp_path / "whole", stream=io.StringIO())

@@ -13,7 +13,7 @@ from tracetune.cli.main import app
 FEWER = {"--count 2000": "--count 60", "--count 100": "--count 8", "steps=200": "steps=2", "tokens 64": "tokens 8"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_lines_of_the_quickstart_end_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TRACETUNE_HOME", raising=False)

@@ -111,7 +111,7 @@ def test_loss_gradient_and_greedy_tokens_are_those_of_one_device(name, what):
         assert max(map(abs, one[run]["gradient"])) > 1e-2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_goes_from_mesh_to_mesh_to_one_device(tmp_path):
     told = on_mesh("2x2x2", ("saved",))["saved"]
     assert told == {"parts": True, "whole_arrays": 0, "4x2": True, "one": True, "export": True, "damaged": "Corrupt"}

@@ -50,7 +50,7 @@ def test_a_thousand_updates_below_half_a_step_of_bfloat16_arrive():
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.ndim)
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("lora", [pytest.param(False, marks=pytest.mark.long), True])
 def test_losses_stay_close_to_those_of_float32(lora):
     exact, rounded = (run(24, dtype, rate=1e-2 if lora else 3e-3, lora=lora) for dtype in (jnp.float32, jnp.bfloat16))
     # One rounding to eight bits is 0.004 of a number; the loss falls by many times that.

@@ -112,8 +112,9 @@ def test_a_completion_is_the_same_to_the_last_bit_alone_in_any_slot_and_in_any_c
     assert complete(model, [asked[places[-1]]], sampling, keys=keys[[places[-1]]] + 1)[0].tokens != alone[0].tokens
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.long), 5])
+@pytest.mark.parametrize("count", [2, 5])
 def test_a_completion_of_a_group_is_what_its_prompt_and_key_say_alone(model, count):
     """Two groups of 4 stand in blocks and read one prompt together; five are more than the slots and stand apart."""
     asked, keys = prompts(count, model.arch.vocab_size), raw_keys(4 * count).reshape(count, 4, 2)

@@ -39,7 +39,7 @@ def test_the_interval_of_the_change_covers_at_least_as_often_as_it_says(total, s
         (120, 0.15, 0.05),
         (120, 0.8, 0.0),
         (300, 0.1, 0.1),
-        (1319, 0.02, 0.01),
+        pytest.param(1319, 0.02, 0.01, marks=pytest.mark.long),
         pytest.param(1319, 0.15, 0.1, marks=pytest.mark.long),
     ],
 )

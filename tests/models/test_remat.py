@@ -31,7 +31,7 @@ def gradient(remat):
     return jax.jit(jax.value_and_grad(loss))(init_params(jax.random.key(0), SMALL))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_policy_gives_the_same_loss_and_gradient():
     plain_loss, plain = gradient(False)
     for name in NAMES[1:]:
