@@ -1,10 +1,11 @@
 """Ingest speed and memory: N rows of 1 KB from JSONL into the store, beside what this machine's disk can do.
 
-`python bench/ingest.py [--rows N] [--folder DIR]` prints a table and, as its last line, one JSON object.
+`python bench/ingest.py [--rows N] [--readers N] [--folder DIR]` prints a table and, as its last line, one JSON object.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -27,27 +28,36 @@ def main() -> None:
     """Write the rows, ingest them twice, and measure the machine's own limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument(
+        "--readers",
+        type=int,
+        default=min(os.cpu_count() or 1, 3),
+        help="processes that read rows for the one that stores them",
+    )
     parser.add_argument("--folder", type=Path, help="where the files go; default: a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        figures = measure(Path(folder), arguments.rows)
+        figures = measure(Path(folder), arguments.rows, arguments.readers)
     width = max(map(len, figures))
     for name, value in figures.items():
         print(f"{name:<{width}}  {value:>14,}")
     print(json.dumps(figures))
 
 
-def measure(folder: Path, num_rows: int) -> dict[str, float]:
+def measure(folder: Path, num_rows: int, readers: int) -> dict[str, float]:
     """Every figure of the table; rates are rows or commits a second."""
     from tracetune.app.ingest import ingest
     from tracetune.store.open import open_store
 
     file = folder / "rows.jsonl"
     write_rows(file, num_rows)
-    cpu_begin = time.process_time()
-    seconds, report = timed(lambda: ingest(file, home=folder))
-    cpu_seconds = time.process_time() - cpu_begin
-    again_seconds, again = timed(lambda: ingest(file, home=folder))
+    cpu_begin = cpu_seconds_used()
+    sizes: list[float] = []
+    seconds, report = timed(
+        lambda: ingest(file, home=folder, readers=readers, on_progress=lambda *_: sizes.append(readers_rss_mib()))
+    )
+    cpu_seconds = cpu_seconds_used() - cpu_begin
+    again_seconds, again = timed(lambda: ingest(file, home=folder, readers=readers))
     assert (report.created, again.duplicates) == (num_rows, num_rows), (report, again)
     open_seconds, store = timed(lambda: open_store(folder))
     store.close()
@@ -57,7 +67,7 @@ def measure(folder: Path, num_rows: int) -> dict[str, float]:
         "rows_per_second": round(num_rows / seconds),
         "rows_per_cpu_second": round(num_rows / cpu_seconds),
         "again_rows_per_second": round(num_rows / again_seconds),
-        "peak_rss_mib": round(peak_rss_mib(), 1),
+        "peak_rss_mib": round(peak_rss_mib() + max(sizes), 1),
         "database_mib": round((folder / "tracetune.db").stat().st_size / 2**20, 1),
         "open_milliseconds": round(open_seconds * 1e3, 1),
         "disk_fsyncs_per_second": round(fsync_rate(folder)),
@@ -127,10 +137,22 @@ def raw_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def cpu_seconds_used() -> float:
+    """Of this process and the readers that have ended."""
+    return sum(os.times()[:4])
+
+
 def peak_rss_mib() -> float:
-    """The process's largest resident size; Linux counts KiB, macOS bytes."""
+    """This process's largest resident size; Linux counts KiB, macOS bytes."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def readers_rss_mib() -> float:
+    """The largest resident sizes so far of the readers, together; nothing where there is no /proc."""
+    files = [Path(f"/proc/{child.pid}/status") for child in multiprocessing.active_children()]
+    lines = [line for file in files if file.exists() for line in file.read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
 
 
 if __name__ == "__main__":

@@ -7,17 +7,20 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.postgres import postgresql_long
 from typer import Typer
 from typer.testing import CliRunner
 
-from tracetune.app.ingest import BATCH_ROWS, IngestReport, ingest, make_traces
+from tracetune.app.ingest import IngestReport, ingest, make_traces
 from tracetune.cli import ingest as commands
 from tracetune.core.errors import InputError, NotFound
+from tracetune.data.records import BATCH_ROWS
 from tracetune.data.sources import BadLine, read_rows
 from tracetune.store.open import open_store
 from tracetune.store.traces import count_traces, iter_traces
@@ -70,6 +73,21 @@ def test_skip_bad_counts_and_lists_every_bad_line(home, tmp_path):
     assert report.bad == tuple(seen[:1000])
 
 
+@pytest.mark.slow
+def test_readers_change_nothing_of_what_is_stored(tmp_path, monkeypatch):
+    path = rows_file(tmp_path, 4 * BATCH_ROWS + 5, bad={7: "{", 3_500: "{}"})
+    outcomes: list[Any] = []
+    for readers in (0, 1, 2):
+        monkeypatch.setenv("TRACETUNE_HOME", str(tmp_path / str(readers)))
+        seen: list[BadLine] = []
+        done: list[int] = []
+        progress = partial(lambda done, _, end: done.append(end), done)
+        report = ingest(path, skip_bad=True, readers=readers, on_bad=seen.append, on_progress=progress)
+        outcomes.append((report, seen, done, stored_prompts()))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert outcomes[0][0].created == 4 * BATCH_ROWS + 3
+
+
 def test_equal_rows_of_one_file_are_one_trace(home, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "q", "response": "a"}\n' * 3)
@@ -94,17 +112,23 @@ def test_a_file_that_cannot_be_read_makes_no_database(home, tmp_path):
     assert not home.exists()
 
 
-INGEST = "import sys; from pathlib import Path; from tracetune.app.ingest import ingest; ingest(Path(sys.argv[1]))"
+INGEST = """
+import sys
+from pathlib import Path
+from tracetune.app.ingest import ingest
+ingest(Path(sys.argv[1]), readers=int(sys.argv[2]))
+"""
 
 
 @postgresql_long
 @pytest.mark.slow
-def test_a_killed_ingest_loses_no_stored_row_and_is_finished_by_running_it_again(database, tmp_path):
+@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_a_killed_ingest_loses_no_stored_row_and_is_finished_by_running_it_again(database, tmp_path, readers):
     path = rows_file(tmp_path, 30 * BATCH_ROWS)
     open_store().close()
     stored = [0]
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", INGEST, str(path)])
+        process = subprocess.Popen([sys.executable, "-c", INGEST, str(path), str(readers)])
         wait_for_more_than(stored[-1], process)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -135,7 +159,7 @@ def wait_for_more_than(count: int, process: subprocess.Popen) -> None:
 @pytest.mark.slow
 def test_two_ingests_of_one_file_at_once_store_each_row_once(database, tmp_path):
     path = rows_file(tmp_path, 5 * BATCH_ROWS)
-    processes = [subprocess.Popen([sys.executable, "-c", INGEST, str(path)]) for _ in range(2)]
+    processes = [subprocess.Popen([sys.executable, "-c", INGEST, str(path), "0"]) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert sorted(stored_prompts()) == sorted(f"question {index}" for index in range(5 * BATCH_ROWS))
 
@@ -183,6 +207,22 @@ def test_the_command_prints_counts_and_each_bad_line(home, tmp_path):
         "bad_count": 1,
     }
     assert report["bad"][0]["line"] == 3
+
+
+def test_the_command_shares_a_large_file_among_the_cores(home, tmp_path, monkeypatch):
+    asked: list[int] = []
+
+    def ingest(_: Path, *, readers: int, **__: Any) -> IngestReport:
+        asked.append(readers)
+        return IngestReport(read=1, created=1)
+
+    monkeypatch.setattr("tracetune.app.ingest.ingest", ingest)
+    monkeypatch.setattr(commands.os, "cpu_count", lambda: 3)
+    path = rows_file(tmp_path, 10)
+    for size, words in ((0, []), (1, []), (0, ["--readers", "0"])):
+        monkeypatch.setattr(commands, "LARGE_BYTES", path.stat().st_size + size)
+        assert run("ingest", str(path), *words).exit_code == 0
+    assert asked == [3, 0, 0]
 
 
 def test_a_file_of_bad_lines_only_fails(home, tmp_path):

@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tracetune.app.tag import BATCH_ROWS, TagSettings, evaluate_tags, tag_file, tag_problem
+from tracetune.app.tag import TagSettings, evaluate_tags, tag_file, tag_problem
 from tracetune.core.errors import InputError, NotFound
+from tracetune.data.records import BATCH_ROWS
 
 
 def write(path, rows):

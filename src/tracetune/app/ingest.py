@@ -4,21 +4,24 @@ Rows are stored a batch at a time, each in one transaction. Killed at any moment
 stores exactly the rest, because equal content is one trace.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tracetune.app.processes import map_batches
 from tracetune.core.durable import write_chunks_durably
 from tracetune.core.errors import InputError
 from tracetune.core.ids import canonical_json
 from tracetune.core.trace import Trace
-from tracetune.data.sources import BadLine, SourceRow, bad_line_error, scan_rows
-from tracetune.store.open import Store, open_store
-from tracetune.store.traces import add_traces
+from tracetune.data.records import BATCH_ROWS, Record, batch_records
+from tracetune.data.sources import BadLine, SourceRow, bad_line_error, read_record, scan_records
+from tracetune.store.open import open_store
+from tracetune.store.traces import AddedTraces, NewTrace, add_encoded, add_traces, encode_trace
 
-BATCH_ROWS = 1_000
 # Rows may have 32 MiB each, so a batch is also closed by the bytes of the file it has read.
 BATCH_BYTES = 16 * 2**20
 MAX_BAD_KEPT = 1_000
@@ -44,30 +47,31 @@ def ingest(
     skip_bad: bool = False,
     home: Path | None = None,
     source: str | None = None,
+    readers: int = 0,
     on_bad: Callable[[BadLine], None] | None = None,
     on_progress: Callable[[IngestReport, int], None] | None = None,
 ) -> IngestReport:
     """Store every row of a JSON array or JSONL file; rows whose content is stored already are duplicates.
 
-    `source` becomes meta.source of rows that have none. `on_progress` gets the report so far and the bytes
-    read, after each batch. Raises NotFound, InputError for a bad line unless `skip_bad` (nothing of its batch
+    `source` becomes meta.source of rows that have none. So many processes, `readers`, read and check rows while
+    this one stores them; `map_batches` says what that asks of a script. `on_progress` gets the report so far and
+    the bytes read, after each batch. Raises NotFound, InputError for a bad line unless `skip_bad` (nothing of its batch
     is stored, earlier batches are), StorageError when the disk refuses.
     """
     report = IngestReport()
-    batches = _file_batches(path)
-    first = next(batches)  # a file that cannot be read creates no database
-    with open_store(home) as store:
-        for rows in chain((first,), batches):
-            bad = [row for row in rows if isinstance(row, BadLine)]
-            if bad and not skip_bad:
-                raise _stopped(path, bad[0], report)
-            if on_bad is not None:
-                for line in bad:
-                    on_bad(line)
-            good = [_with_source(row.trace, source) for row in rows if isinstance(row, SourceRow)]
-            report = _add(store, report, good, bad)
-            if on_progress is not None:
-                on_progress(report, rows[-1].end)
+    records = batch_records(scan_records(path), BATCH_BYTES)
+    with closing(map_batches(partial(_prepare, source=source), records, readers, path)) as batches:
+        first = next(batches)  # a file that cannot be read creates no database
+        with open_store(home) as store:
+            for batch in chain((first,), batches):
+                if batch.bad and not skip_bad:
+                    raise _stopped(path, batch.bad[0], report)
+                if on_bad is not None:
+                    for line in batch.bad:
+                        on_bad(line)
+                report = _counted(report, add_encoded(store, batch.good), batch.bad)
+                if on_progress is not None:
+                    on_progress(report, batch.end)
     return report
 
 
@@ -97,28 +101,32 @@ def make_traces(
     report = IngestReport()
     with open_store(home) as store:
         while some := list(islice(generated, BATCH_ROWS)):
-            report = _add(store, report, some, ())
+            report = _counted(report, add_traces(store, some))
             if on_progress is not None:
                 on_progress(report)
     return report
 
 
-def _file_batches(path: Path) -> Iterator[list[SourceRow | BadLine]]:
-    rows: list[SourceRow | BadLine] = []
-    begin = 0
-    for row in scan_rows(path):
-        rows.append(row)
-        if len(rows) == BATCH_ROWS or row.end - begin >= BATCH_BYTES:
-            yield rows
-            rows, begin = [], row.end
-    if rows:
-        yield rows
+class _Prepared(NamedTuple):
+    """A batch of a file: `end` is the byte offset after its last row."""
+
+    good: list[NewTrace]
+    bad: list[BadLine]
+    end: int
 
 
-def _add(store: Store, report: IngestReport, good: Sequence[Trace], bad: Sequence[BadLine]) -> IngestReport:
-    added = add_traces(store, good)
+def _prepare(records: list[Record], *, source: str | None) -> _Prepared:
+    rows = [read_record(record) for record in records]
+    return _Prepared(
+        good=[encode_trace(_with_source(row.trace, source)) for row in rows if isinstance(row, SourceRow)],
+        bad=[row for row in rows if isinstance(row, BadLine)],
+        end=records[-1].end,
+    )
+
+
+def _counted(report: IngestReport, added: AddedTraces, bad: Sequence[BadLine] = ()) -> IngestReport:
     return IngestReport(
-        read=report.read + len(good) + len(bad),
+        read=report.read + len(added.ids) + len(bad),
         created=report.created + len(added.created),
         duplicates=report.duplicates + added.duplicates,
         bad_count=report.bad_count + len(bad),

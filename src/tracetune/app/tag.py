@@ -4,27 +4,25 @@ A file streams through in bounded memory, in as many processes as are asked for;
 at all. Rows of a test split that would end in a training file are told loudly.
 """
 
-import multiprocessing
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tracetune.app.processes import map_batches
 from tracetune.core.durable import write_chunks_durably
-from tracetune.core.errors import InputError, TracetuneError
-from tracetune.data.records import Record, read_records
+from tracetune.core.errors import InputError
+from tracetune.data.records import Record, batch_records, read_records
 from tracetune.data.tag_rows import TAGS, TopicScore, problem_text, row_object, score_topics, tag_record
 from tracetune.data.tagger import MIN_CONFIDENCE, Tagger
 from tracetune.data.taxonomy import load_taxonomy
 
 __all__ = ["TagReport", "TagSettings", "TopicScore", "evaluate_tags", "tag_file", "tag_problem"]
 
-BATCH_ROWS, BATCH_BYTES = 1_000, 4 * 2**20
+BATCH_BYTES = 4 * 2**20
 # Words of a file's name that say: this is for measuring, not for training.
 MEASURING = frozenset(
     (
@@ -120,50 +118,12 @@ def _made_tagger(settings: TagSettings, _changed_at: int) -> Tagger:
 
 def _tagged(source: Path, settings: TagSettings, workers: int) -> Iterator["_Tagged"]:
     _tagger(settings)  # a mistake in the settings is told before any process begins
-    batches = _batches(read_records(source))
+    batches = batch_records(read_records(source), BATCH_BYTES)
     first = next(batches, None)
     if first is None:
         raise InputError(f"{source}: has no rows; write one JSON object a line")
-    if workers > 1 and len(first) == BATCH_ROWS:
-        yield from _by_processes(source, chain((first,), batches), settings, workers)
-    else:
-        for batch in chain((first,), batches):
-            yield _tag_batch(str(source), batch, settings)
-
-
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """So many rows at a time, fewer where they are large."""
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        batch.append(record)
-        size += record.end - record.offset
-        if len(batch) == BATCH_ROWS or size > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _by_processes(
-    source: Path, batches: Iterable[list[Record]], settings: TagSettings, workers: int
-) -> Iterator["_Tagged"]:
-    """The same rows in the same order; two batches a process are under way at most."""
-    # Spawned, not forked: the caller may have threads of JAX.
-    context = multiprocessing.get_context("spawn")
-    pending: deque[Future[_Tagged]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            for batch in batches:
-                pending.append(pool.submit(_tag_batch, str(source), batch, settings))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise TracetuneError(f"{source}: a worker process was killed; run again with fewer --workers") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    work = partial(_tag_batch, source=str(source), settings=settings)
+    yield from map_batches(work, chain((first,), batches), workers if workers > 1 else 0, source)
 
 
 class _Tagged(NamedTuple):
@@ -177,7 +137,7 @@ class _Tagged(NamedTuple):
     splits: dict[str, tuple[int, int]]
 
 
-def _tag_batch(source: str, records: list[Record], settings: TagSettings) -> _Tagged:
+def _tag_batch(records: list[Record], *, source: str, settings: TagSettings) -> _Tagged:
     tagger = _tagger(settings)
     rows = [tag_record(record, f"{source}:{record.line}", tagger) for record in records]
     splits: dict[str, tuple[int, int]] = {}

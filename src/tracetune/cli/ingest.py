@@ -1,6 +1,7 @@
 """`tracetune ingest` and `tracetune make-traces`: traces into the store."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from tracetune.app.ingest import BadLine, IngestReport
 
 REPORT_EVERY_BATCHES = 50
+# Starting processes takes as long as storing some 5,000 rows.
+LARGE_BYTES = 32 * 2**20
+MAX_READERS = 3
 
 
 def ingest(
@@ -21,6 +25,10 @@ def ingest(
     *,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List bad lines on stderr and go on.")] = False,
     source: Annotated[str | None, typer.Option(help="meta.source for rows that have none.")] = None,
+    readers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read rows for the one that stores them; some for a large file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
     """Store every row of FILE as a trace; rows that are stored already are counted, not stored twice."""
@@ -32,6 +40,7 @@ def ingest(
             file,
             skip_bad=skip_bad,
             source=source,
+            readers=_readers(size) if readers is None else readers,
             on_bad=lambda bad: progress.tell(_bad_line(file, bad)),
             on_progress=lambda report, done: progress.advance(done, _counts(report)),
         )
@@ -78,6 +87,12 @@ def make_traces(
         typer.echo(f"{report.created} traces written to {output}")
         return
     _print_report(report, as_json=as_json)
+
+
+def _readers(size: int) -> int:
+    """For a large file as many as there are cores, but no more than keep the storing busy."""
+    cores = os.cpu_count() or 1
+    return min(cores, MAX_READERS) if size >= LARGE_BYTES and cores > 1 else 0
 
 
 class _Progress:

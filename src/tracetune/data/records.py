@@ -5,7 +5,7 @@ lines are passed over. What stands in a record is not looked at here.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -13,6 +13,7 @@ from tracetune.core.errors import InputError, NotFound
 
 MAX_RECORD_BYTES = 32 * 2**20
 CHUNK_BYTES = 2**20
+BATCH_ROWS = 1_000
 SPACE = b" \t\r\n"
 _FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
 _SPACES = re.compile(rb"[ \t\r\n]*+")
@@ -53,6 +54,20 @@ def read_records(path: Path, *, max_bytes: int = MAX_RECORD_BYTES, chunk_bytes: 
         raise NotFound(f"{path}: no such file; check the name and the folder") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable JSON or JSONL file") from error
+
+
+def batch_records(records: Iterable[Record], max_bytes: int) -> Iterator[list[Record]]:
+    """`BATCH_ROWS` at a time, fewer where they come to `max_bytes`."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += record.end - record.offset
+        if len(batch) == BATCH_ROWS or size >= max_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _refuse_foreign(path: Path, head: bytes) -> None:

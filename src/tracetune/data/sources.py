@@ -28,8 +28,8 @@ class BadLine(NamedTuple):
     reason: str
 
 
-def scan_rows(path: Path) -> Iterator[SourceRow | BadLine]:
-    """Every row of a JSON array or JSONL file, good or bad, in order.
+def scan_records(path: Path) -> Iterator[Record]:
+    """Every record of a file of traces, for `read_record`.
 
     Raises NotFound for a missing file; InputError for one without rows, of another format, or whose array
     is broken so that the next row cannot be found.
@@ -37,9 +37,23 @@ def scan_rows(path: Path) -> Iterator[SourceRow | BadLine]:
     found = False
     for record in read_records(path):
         found = True
-        yield _row(record)
+        yield record
     if not found:
         raise InputError(f"{path}: holds no rows, got {path.stat().st_size} bytes; give a JSON array or JSONL file")
+
+
+def read_record(record: Record) -> SourceRow | BadLine:
+    """The trace of one record, or why there is none."""
+    try:
+        return SourceRow(record.line, record.end, _trace(record))
+    except InputError as error:
+        number = "" if record.number is None else f"row {record.number}: "
+        return BadLine(record.line, record.offset, record.end, f"{number}{error}")
+
+
+def scan_rows(path: Path) -> Iterator[SourceRow | BadLine]:
+    """Every row of a JSON array or JSONL file, good or bad, in order. Raises as `scan_records` does."""
+    return map(read_record, scan_records(path))
 
 
 def read_rows(
@@ -58,14 +72,6 @@ def read_rows(
 def bad_line_error(path: Path, bad: BadLine) -> InputError:
     """The error for one bad line, ready to print."""
     return InputError(f"{path}:{bad.line}: {bad.reason}; fix it or use --skip-bad")
-
-
-def _row(record: Record) -> SourceRow | BadLine:
-    try:
-        return SourceRow(record.line, record.end, _trace(record))
-    except InputError as error:
-        number = "" if record.number is None else f"row {record.number}: "
-        return BadLine(record.line, record.offset, record.end, f"{number}{error}")
 
 
 def _trace(record: Record) -> Trace:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -16,8 +16,14 @@ from tracetune.store.tables import traces
 COLUMNS = (traces.c.seq, traces.c.id, traces.c.created_at, traces.c.content_hash, traces.c.payload)
 
 
-# What `encode_row` gives, in its order.
-ROW_COLUMNS = ("id", "content_hash", "created_at", "trace_version", "source", "payload")
+class EncodedRow(NamedTuple):
+    """The columns of a trace but for those that the store gives it, `seq` and `created_at`."""
+
+    id: str
+    content_hash: str
+    trace_version: str
+    source: str | None
+    payload: str
 
 
 def rows_numbered(connection: Connection, seqs: Sequence[int], *columns: ColumnElement[Any]) -> Sequence[Any]:
@@ -36,22 +42,21 @@ def trace_id(content_hash: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
-def encode_row(trace: Trace, created_at: str) -> dict[str, Any]:
-    """The columns of a trace but for `seq`. Raises InputError when it cannot be written as JSON."""
+def encode_row(trace: Trace) -> EncodedRow:
+    """A trace as a row. Raises InputError when it cannot be written as JSON."""
     try:
         payload = canonical_json(trace.to_json())
     except (TypeError, ValueError) as error:
         raise InputError(f"trace: not storable as JSON ({error}), got prompt {trace.prompt[:60]!r}") from error
-    content_hash = hashlib.sha256(payload).hexdigest()
+    digits = hashlib.sha256(payload).hexdigest()
     source = trace.meta.get("source") if trace.meta else None
-    return {
-        "id": trace_id(content_hash),
-        "content_hash": content_hash,
-        "created_at": created_at,
-        "trace_version": trace.trace_version,
-        "source": source if isinstance(source, str) else None,
-        "payload": payload.decode(),
-    }
+    return EncodedRow(
+        id=trace_id(digits),
+        content_hash=digits,
+        trace_version=trace.trace_version,
+        source=source if isinstance(source, str) else None,
+        payload=payload.decode(),
+    )
 
 
 def decode_row(where: object, row_id: str, created_at: str, content_hash: str, payload: str) -> StoredTrace:

@@ -18,7 +18,7 @@ from tracetune.store.index_entry import MAX_SEQ, Entry
 from tracetune.store.open import Store
 from tracetune.store.tables import trace_scores, traces
 from tracetune.store.trace_index import Question, ask, index_entry, index_of
-from tracetune.store.trace_rows import COLUMNS, ROW_COLUMNS, decode_payload, decode_row, encode_row, rows_numbered
+from tracetune.store.trace_rows import COLUMNS, EncodedRow, decode_payload, decode_row, encode_row, rows_numbered
 
 LOOKUP_SIZE = 1_000
 
@@ -38,28 +38,39 @@ class TraceRow(NamedTuple):
     stored: StoredTrace
 
 
+class NewTrace(NamedTuple):
+    """A trace made ready to be stored, by any process: its row, and what the index holds of it."""
+
+    row: EncodedRow
+    entry: Entry
+
+
+def encode_trace(trace: Trace) -> NewTrace:
+    """Make a trace ready. Raises InputError when it cannot be written as JSON."""
+    return NewTrace(encode_row(trace), index_entry(0, trace))
+
+
 def add_traces(store: Store, new_traces: Sequence[Trace]) -> AddedTraces:
     """Store traces in one transaction; one whose content is there already keeps its row, id and time.
 
     The doors have checked each trace against the contract (`parse_trace`); the store keeps what it is given.
     Raises InputError when one cannot be written as JSON; then none is stored.
     """
+    return add_encoded(store, [encode_trace(trace) for trace in new_traces])
+
+
+def add_encoded(store: Store, new_traces: Sequence[NewTrace]) -> AddedTraces:
+    """`add_traces` for those that are ready."""
     created_at = utc_now()
-    rows = [encode_row(trace, created_at) for trace in new_traces]
-    ids = tuple(row["id"] for row in rows)
+    ids = tuple(new.row.id for new in new_traces)
     with store.read() as connection:
         known = _known_ids(connection, ids)
-    # What the index holds is worked out before the transaction, so that it holds up other writers less.
-    fresh = {
-        row["id"]: _New(row, index_entry(0, trace))
-        for row, trace in zip(rows, new_traces, strict=True)
-        if row["id"] not in known
-    }
+    fresh = {new.row.id: new for new in new_traces if new.row.id not in known}
     created: tuple[str, ...] = ()
     if fresh:
         with store.write() as connection:
-            created = _insert(connection, fresh)
-    return AddedTraces(ids, created, len(rows) - len(created))
+            created = _insert(connection, fresh, created_at)
+    return AddedTraces(ids, created, len(ids) - len(created))
 
 
 def list_traces(
@@ -149,19 +160,15 @@ def index_stored_traces(connection: Connection) -> None:
         last = rows[-1].seq
 
 
-class _New(NamedTuple):
-    row: dict[str, Any]
-    entry: Entry
-
-
-def _insert(connection: Connection, fresh: Mapping[str, _New]) -> tuple[str, ...]:
+def _insert(connection: Connection, fresh: Mapping[str, NewTrace], created_at: str) -> tuple[str, ...]:
     """The ids that no other writer has stored meanwhile, which this one now has."""
     known = _known_ids(connection, tuple(fresh))
     wanted = [row_id for row_id in fresh if row_id not in known]
     if not wanted:
         return ()
     numbered = [(seq, fresh[row_id]) for seq, row_id in zip(_next_seqs(connection, len(wanted)), wanted, strict=True)]
-    insert_rows(connection, "traces", ("seq", *ROW_COLUMNS), ((seq, *new.row.values()) for seq, new in numbered))
+    columns = ("seq", "created_at", *EncodedRow._fields)
+    insert_rows(connection, "traces", columns, ((seq, created_at, *new.row) for seq, new in numbered))
     index_of(connection).add(connection, [new.entry._replace(seq=seq) for seq, new in numbered])
     return tuple(wanted)
 
