@@ -34,7 +34,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
 	@$(BIN)/pytest -n 2 -m "not (slow or long or soak)"
 
-test: lint  ## everything that must hold
+test: setup  ## everything that must hold, style and types included
 	@$(PYTEST) -m "not (long or soak)"
 
 long: setup  ## the walks in a browser and by other programs, ends under load, more rows: continuous integration runs both
