@@ -34,10 +34,10 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 check: lint  ## the fast checks of every commit: lint, types, laws, unit tests
 	@$(BIN)/pytest -n 2 -m "not (slow or long or soak)"
 
-test: setup  ## everything that must hold, style and types included
+test: setup  ## what must hold on one machine with SQLite, style and types included
 	@$(PYTEST) -m "not (long or soak)"
 
-long: setup  ## the walks in a browser and by other programs, ends under load, more rows: continuous integration runs both
+long: setup  ## the rest, which continuous integration runs too: PostgreSQL, a browser, other programs, kills, more rows
 	@$(PYTEST) -m "long and not soak"
 
 soak: setup  ## hours: all tests and rows, compiled as users do, 20,000 drawn requests, 70 ends under load, a million traces

@@ -44,12 +44,12 @@ install_import_hook(["tracetune.models", "tracetune.objectives", "tracetune.engi
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a PostgreSQL is slow: each test process starts a server."""
+    """What needs a PostgreSQL is for `make long`: each test process starts a server, and each test makes a database."""
     for item in items:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         chosen = [value for value in values if isinstance(value, str)]
         if "postgresql" in chosen or "postgres_server" in getattr(item, "fixturenames", ()):
-            item.add_marker("slow")
+            item.add_marker("long")
 
 
 @pytest.fixture(scope="session")

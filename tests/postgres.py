@@ -10,18 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from sqlalchemy import URL, create_engine, text
 
 PREFIX = "tracetune-pg-"
 TEMPLATE = "tracetune_template"
 # A test's server never meets a power cut; acknowledged commits still survive its own crash.
 SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=200", "listen_addresses=", "shared_buffers=64MB")
-
-# The SQLite row by itself shows the rule; the other database's row is one more of the same.
-postgresql_long = pytest.mark.parametrize(
-    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
-)
 
 
 class Database(NamedTuple):

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from tests.api.hostile import METAS, NO_VALUES, ODD_KEYS, ODD_VALUES, TEXTS, bodies, raw, trace
-from tests.postgres import postgresql_long
 
 from tracetune.api.policy import LIMIT_KEY
 from tracetune.api.strict import StrictRoute
@@ -50,7 +49,7 @@ def test_the_corpus_is_large_and_holds_both_kinds():
     assert exact(json.loads("[1, 1.0, true, -0.0]")) != exact(json.loads("[1, 1, 1, 0.0]"))
 
 
-@postgresql_long
+@pytest.mark.long
 def test_one_trace_is_refused_or_comes_back_as_it_was_sent(client):
     faults = {}
     for body in CORPUS:
@@ -64,7 +63,7 @@ def test_one_trace_is_refused_or_comes_back_as_it_was_sent(client):
     assert faults == {}
 
 
-@postgresql_long
+@pytest.mark.long
 def test_the_same_verdict_is_given_in_a_batch_and_in_a_stream(client):
     faults = {}
     for body in CORPUS:
@@ -92,7 +91,7 @@ def json_routes(app) -> list[tuple[str, str]]:
     return sorted((next(iter(route.methods)), route.path) for route in takes if route.rules[LIMIT_KEY] != "stream")
 
 
-@postgresql_long
+@pytest.mark.long
 def test_no_route_takes_what_is_no_json(client):
     routes = json_routes(client.app)
     assert len(routes) >= 8

@@ -21,7 +21,7 @@ HEAVY = ("jax", "jaxlib", "optax", "scipy", "alembic")
 # bench/lifecycle.py measures the promised ten seconds; other tests may keep this machine busy. Without the bound of a
 # drain each of these would wait for the client: 30 seconds and more.
 PATIENCE_SECONDS = 25.0
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_the_server_process_loads_no_jax():
@@ -30,7 +30,6 @@ def test_the_server_process_loads_no_jax():
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.long
 def test_terminated_and_killed_under_load_it_keeps_all_that_it_acknowledged(home):
     load = Load("mixed", num_clients=4)
     signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
@@ -50,7 +49,6 @@ def test_a_loss_would_be_seen(home):
     assert verdict(load, stored(home)) == {"acknowledged": 2, "lost": 1, "doubled": 0, "changed": 0}
 
 
-@pytest.mark.long
 def test_an_event_stream_is_told_the_end_and_does_not_hold_the_drain_up(home):
     with open_store(home) as store:
         run = enqueue_run(store, NewRun("sft", "waits", {}))
@@ -73,7 +71,6 @@ def test_an_event_stream_is_told_the_end_and_does_not_hold_the_drain_up(home):
         assert running.process.returncode == 0
 
 
-@pytest.mark.long
 def test_a_client_that_stalls_does_not_hold_the_drain_up_for_ever(home):
     with service(home, "--no-runs") as running:
         host, port = running.url.removeprefix("http://").split(":")
@@ -96,7 +93,6 @@ def test_a_request_larger_than_its_limit_gets_to_read_its_refusal(home):
             assert answer.status_code == 413
 
 
-@pytest.mark.long
 def test_two_services_on_one_port_is_one_clear_error(home):
     with service(home, "--no-runs") as running:
         port = running.url.rpartition(":")[2]
@@ -123,7 +119,6 @@ run_server(app)
 """
 
 
-@pytest.mark.long
 def test_a_thread_that_does_not_end_is_left_behind(home):
     with subprocess.Popen([sys.executable, "-c", STUCK, str(home)], stdout=subprocess.PIPE, text=True) as process:
         url = process.stdout.readline().split()[-1]

@@ -332,6 +332,7 @@ def test_the_key_is_asked_for_in_openais_words(tmp_path):
     service.close()
 
 
+@pytest.mark.long
 def test_a_benchmark_over_http_gives_the_checkpoints_own_answers(here, tmp_path):
     rows = [
         {"id": "sum", "prompt": "What is 2 + 3?", "expected_answer": "5"},

@@ -28,7 +28,7 @@ def compiled(setting: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_start_reads_what_the_first_compiled(tmp_path):
     first, second = compiled(str(tmp_path)), compiled(str(tmp_path))
     assert first["programs"] == second["programs"] > 0

@@ -52,6 +52,7 @@ def test_the_same_question_and_seed_have_the_same_answer(warm):
     assert said[0]["stop_reason"] in ("stop", "length")
 
 
+@pytest.mark.long
 def test_a_run_of_the_service_answers_as_it_was_trained(compute, home, small_model):
     run = finished_run(home, source=small_model)
     reference = f"run:{run.run_id}"

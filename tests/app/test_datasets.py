@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
-from tests.postgres import postgresql_long
 
 from tracetune.app.datasets import (
     Cleaning,
@@ -170,7 +169,6 @@ def test_an_empty_store_is_told_as_such(home):
         build_dataset("demo", "v1")
 
 
-@postgresql_long
 @pytest.mark.slow
 def test_of_four_processes_building_one_version_one_content_wins(database, sums, home):
     def run(limit: int) -> "subprocess.CompletedProcess[str]":

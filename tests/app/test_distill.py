@@ -144,6 +144,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(name, finished, settings, sums, 
     assert_same_run(run, folder)
 
 
+@pytest.mark.long
 def test_what_is_kept_of_a_teacher_is_not_asked_for_again_and_trains_the_same(
     finished, settings, sums, homes, tmp_path
 ):

@@ -40,7 +40,7 @@ def test_a_rehearsal_refuses_what_the_run_would_refuse(small_settings, sums, tmp
         rehearse(small_settings, sums, None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rehearsal_sees_that_the_folder_holds_another_run(small_settings, sums, tmp_path):
     run_sft(load_sft_config(small_settings), data=sums, output=tmp_path / "run", stream=io.StringIO())
     with pytest.raises(Conflict, match=r"training\.seed was 7, is 8"):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.postgres import postgresql_long
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -120,7 +119,6 @@ ingest(Path(sys.argv[1]), readers=int(sys.argv[2]))
 """
 
 
-@postgresql_long
 @pytest.mark.slow
 @pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_ingest_loses_no_stored_row_and_is_finished_by_running_it_again(database, tmp_path, readers):
@@ -155,7 +153,6 @@ def wait_for_more_than(count: int, process: subprocess.Popen) -> None:
             time.sleep(0.005)
 
 
-@postgresql_long
 @pytest.mark.slow
 def test_two_ingests_of_one_file_at_once_store_each_row_once(database, tmp_path):
     path = rows_file(tmp_path, 5 * BATCH_ROWS)

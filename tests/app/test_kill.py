@@ -35,6 +35,7 @@ def train(config: SftConfig, data: Path | None, run: Path) -> None:
     run_sft(config, data=data, output=run)
 
 
+@pytest.mark.long
 def test_a_run_killed_again_and_again_ends_with_the_same_weights_metrics_and_state(config, sums, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert not live(train, config, sums, whole)

@@ -200,6 +200,7 @@ def test_what_would_stop_a_benchmark_stops_the_run_before_it_begins(tmp_path, mo
         check_benchmark(BenchmarkSettings(suite="quick"))
 
 
+@pytest.mark.long
 def test_a_distillation_ends_with_the_comparison_of_student_and_distilled(settings, small_model, tmp_path):
     path = tmp_path / "distillation.json"
     asked = {name: part for name, part in settings.items() if name in ("model", "data", "benchmark")}

@@ -75,7 +75,7 @@ def test_sampler_and_trainer_agree_in_every_family(family, copy_case, tmp_path):
     assert metrics.gap_max < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_in_bfloat16_the_sampler_says_what_the_trainer_learns_from_and_small_changes_of_an_adapter_stay():
     settings = config(lora=True)
     backend = policy(small(), replace(settings, model=replace(settings.model, dtype="bfloat16")))

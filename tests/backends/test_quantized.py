@@ -25,7 +25,7 @@ from tracetune.models.quant import is_quantized
 from tracetune.models.tiny import tiny_arch, tiny_tokenizer
 from tracetune.models.transformer import init_params
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STEPS = 12
 
@@ -73,7 +73,6 @@ def trained(backend: LocalBackend, first: int = 0, last: int = STEPS) -> list[St
     return [backend.train_step([batch(100 + step)]) for step in range(first, last)]
 
 
-@pytest.mark.long
 def test_the_loss_is_near_that_over_the_whole_base(base):
     """Over the last five of 12 steps: nf4 2.5 % above the whole base, int8 0.03 %. Wider models lose less."""
     ends = {}
@@ -87,7 +86,6 @@ def test_the_loss_is_near_that_over_the_whole_base(base):
     assert ends["nf4"] != pytest.approx(ends[None], rel=1e-4)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", ["nf4", pytest.param("int8", marks=pytest.mark.soak)])
 def test_a_pause_changes_no_bit(kind, base, tmp_path):
     straight = LocalBackend(copy_of(base), over(kind), num_steps=STEPS)
@@ -105,7 +103,6 @@ def test_a_pause_changes_no_bit(kind, base, tmp_path):
     assert held < 4 * sum(leaf.size for leaf in jax.tree.leaves(base.params))
 
 
-@pytest.mark.long
 def test_a_step_unpacks_no_more_than_it_multiplies(base):
     """With twice the layers, what a step needs beside its arguments grows by activations and not by whole weights."""
     temporary = {}
@@ -134,7 +131,6 @@ def test_the_adapter_remembers_what_it_was_trained_over(base, tmp_path):
     assert not is_quantized(reread.params)
 
 
-@pytest.mark.long
 def test_a_policy_samples_from_what_it_trains():
     """Sampler and trainer read the same quantised weights, and so does the reference."""
     config = GrpoConfig(

@@ -91,12 +91,12 @@ def by_service(service: TinkerService, config: SftConfig, num_steps: int = 8) ->
     return TinkerBackend(service, served_model(config.model.name), config, num_steps=num_steps)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "modules",
     [
         LoraSettings().target_modules,
-        pytest.param(("q_proj", "k_proj", "v_proj", "o_proj"), marks=pytest.mark.long),
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
     ],
 )
 def test_steps_are_those_of_the_local_backend(service, small_model, tmp_path, modules):

@@ -67,6 +67,7 @@ def test_a_users_own_folder_adds_an_experiment(tmp_path):
     assert (without.returncode, "no such option 'mine'" in without.stderr) == (2, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("verb", "script", "words"),
     [

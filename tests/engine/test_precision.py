@@ -34,7 +34,7 @@ def run(num_steps: int, dtype, *, rate: float = 1e-2, lora: bool = False):
     return state, losses
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_updates_below_half_a_step_of_bfloat16_arrive():
     state, _ = run(1000, jnp.bfloat16, rate=1e-6)
     norm, gate = np.asarray(state.params["final_norm"]), np.asarray(state.params["layers"]["gate_proj"])

@@ -8,6 +8,7 @@ from tracetune.evals.statistics import paired_interval
 pytestmark = pytest.mark.slow
 
 NUM_WORLDS = 1_500
+LARGE = ((300, 0.1, 0.1), (1319, 0.02, 0.01), (1319, 0.15, 0.1))
 
 
 def coverage(total: int, share_fixed: float, share_broken: float) -> float:
@@ -38,9 +39,7 @@ def test_the_interval_of_the_change_covers_at_least_as_often_as_it_says(total, s
     [
         (120, 0.15, 0.05),
         (120, 0.8, 0.0),
-        (300, 0.1, 0.1),
-        pytest.param(1319, 0.02, 0.01, marks=pytest.mark.long),
-        pytest.param(1319, 0.15, 0.1, marks=pytest.mark.long),
+        *(pytest.param(*world, marks=pytest.mark.long) for world in LARGE),
     ],
 )
 def test_coverage_is_near_95_percent_once_flips_are_many(total, share_fixed, share_broken):

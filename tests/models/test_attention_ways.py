@@ -39,6 +39,7 @@ def test_a_kernel_computes_what_blocks_compute(way, ask):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", [triton, splash])
 def test_the_check_runs_while_something_larger_is_traced(way):
     told = []

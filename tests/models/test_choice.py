@@ -57,7 +57,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("size", [4, 61, 400])
+@pytest.mark.parametrize("size", [4, 61, pytest.param(400, marks=pytest.mark.long)])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_tokens_are_drawn_as_often_as_their_probability_says(size, case):
     logits = np.random.default_rng(size).normal(0.0, 2.0, size).astype(np.float32)

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 FAST = ("logits", "LoRA")
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", parity.DTYPES)
 @pytest.mark.parametrize("case", ["qwen2_untied", "llama32", "gemma3_1b"])
 def test_a_family_computes_what_transformers_and_peft_compute(case, dtype):
     failed = [cell for cell in parity.measure([case], FAST, [dtype]) if not cell.ok]

@@ -111,7 +111,8 @@ def test_products_and_gradients_are_those_of_the_unpacked_weight(kind, rows):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(abs(theirs).max()))
 
 
-@pytest.mark.parametrize("unroll", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("unroll", [False, True])
 def test_the_gradient_of_a_quantised_model_goes_to_the_adapter_alone(unroll):
     model = quantized(tiny_model(), "nf4")
     assert is_quantized(model.params)

@@ -13,7 +13,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, event, insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from tests.postgres import postgresql_long
 
 from tracetune.core.errors import Conflict, Corrupt, InputError, StorageError
 from tracetune.core.trace import Step, Trace
@@ -213,7 +212,6 @@ with open_store() as store:
 """
 
 
-@postgresql_long
 @pytest.mark.slow
 def test_many_processes_that_add_the_same_traces_store_each_once(database):
     begun = [subprocess.Popen([sys.executable, "-c", PROCESS, order]) for order in ("up", "down", "up", "down")]

@@ -3,7 +3,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.postgres import postgresql_long
 
 from tracetune.core.errors import Conflict, NotFound
 from tracetune.store.open import Store, open_store
@@ -91,7 +90,6 @@ def test_a_lease_that_ran_out_takes_no_slot(store):
     assert claim_run(store, machine="here", slots=1) is not None
 
 
-@postgresql_long
 @pytest.mark.slow
 def test_processes_that_claim_at_once_get_each_run_once(database):
     with open_store(database.home) as store:

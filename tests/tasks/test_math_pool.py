@@ -94,7 +94,7 @@ def test_a_bomb_is_a_timeout_within_its_second_and_spares_the_others(pool, bomb)
     assert one(pool, "x", "x") == "right"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_the_wall_a_bomb_would_last():
     """The control: with more time the same bomb is still not done after the second."""
     start = time.monotonic()
@@ -114,6 +114,7 @@ def test_memory_beyond_the_limit_is_a_crash_apart_from_wrong_answers():
         assert one(large, "x + 5", greedy) == "wrong"
 
 
+@pytest.mark.long
 def test_a_worker_killed_from_outside_is_one_crash_and_is_replaced():
     before = children()
     with MathPool(1, seconds=20.0) as alone:

@@ -129,7 +129,7 @@ def test_a_built_in_task_has_enough_questions_and_never_trains_on_a_test_questio
     assert loaded == load_problems(source)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seeds_and_sizes_move_no_question_from_test_to_train():
     def load(seed, num_train):
         return load_problems(

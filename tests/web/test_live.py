@@ -14,7 +14,7 @@ from tracetune.web.site import create_site
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
 CHROMIUM = "/usr/bin/chromium"
 WAIT_MS = 15_000
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,6 @@ def shows(place, text: str) -> None:
     playwright.expect(place).to_contain_text(text, timeout=WAIT_MS)
 
 
-@pytest.mark.long
 def test_curves_log_and_state_of_a_run_come_by_themselves(page):
     run_id, owner = begin()
     log_steps(run_id, grpo_rows(6))
@@ -100,7 +99,6 @@ def test_smoothing_redraws_and_a_click_on_a_step_opens_its_rollouts(page):
     assert page.text_content("h1") == "Rollouts of step 6"
 
 
-@pytest.mark.long
 def test_the_list_renews_itself_and_keeps_what_was_ticked(page):
     first, owner = begin("grpo", "first")
     second, _ = begin("grpo", "second", overrides=["seed=1"])
@@ -152,7 +150,6 @@ def test_pages_work_without_scripts(chromium, address):
     context.close()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_its_window(chromium, address, width):
     run_id, owner = begin("grpo", "a name " * 15)
