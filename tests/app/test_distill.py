@@ -161,6 +161,7 @@ def test_what_is_kept_of_a_teacher_is_not_asked_for_again_and_trains_the_same(
     assert online == pytest.approx(kept, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_logit_run_says_identical_when_it_is_reproduced(finished, homes, tmp_path):
     run = Path(shutil.copytree(finished("logit")[0], tmp_path / "run"))
     written = (run / "config.yaml").read_text()

@@ -18,7 +18,7 @@ def rehearse(settings, data, output) -> DryRun:
     return dry_run(load_sft_config(settings), data=data, output=output)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rehearsal_shows_tokens_and_cost_and_writes_nothing(small_settings, sums, tmp_path):
     found = rehearse(small_settings, sums, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

@@ -119,8 +119,8 @@ ingest(Path(sys.argv[1]), readers=int(sys.argv[2]))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("readers", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("readers", [0, 1])
 def test_a_killed_ingest_loses_no_stored_row_and_is_finished_by_running_it_again(database, tmp_path, readers):
     path = rows_file(tmp_path, 30 * BATCH_ROWS)
     open_store().close()

@@ -71,6 +71,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights_metrics_and_sta
     assert not list(broken.rglob("*.partial"))
 
 
+@pytest.mark.long
 def test_sigterm_exits_143_and_prints_the_command_that_goes_on(small_model, sums, tmp_path):
     settings = tmp_path / "c.yaml"
     settings.write_text(f"model: {{name: {small_model}, max_length: 64}}\nsteps: 100000\nlearning_rate: 1e-3\n")

@@ -42,16 +42,16 @@ def test_results_come_in_order_from_other_processes():
     assert len({process for process, _ in done}) == 2
 
 
-@pytest.mark.parametrize(("count", "processes"), [(1, 2), (3, 0), (0, 2)])
-def test_one_batch_or_no_process_is_done_here(count, processes):
-    done = list(map_batches(doubled, [[number] for number in range(count)], processes, SOURCE))
-    assert [process for process, _ in done] == [os.getpid()] * count
+def test_without_processes_it_is_done_here():
+    done = list(map_batches(doubled, [[1], [2]], 0, SOURCE))
+    assert done == [(os.getpid(), [2]), (os.getpid(), [4])]
 
 
 @pytest.mark.parametrize("processes", [0, 1, 2])
-def test_what_stops_the_reading_is_told_after_the_batches_before_it(processes):
-    results = map_batches(doubled, broken_after(6), processes, SOURCE)
-    assert [next(results)[1] for _ in range(6)] == [[2 * number] for number in range(6)]
+@pytest.mark.parametrize("count", [1, 6])
+def test_what_stops_the_reading_is_told_after_the_batches_before_it(count, processes):
+    results = map_batches(doubled, broken_after(count), processes, SOURCE)
+    assert [next(results)[1] for _ in range(count)] == [[2 * number] for number in range(count)]
     with pytest.raises(InputError, match="the array is broken"):
         next(results)
 

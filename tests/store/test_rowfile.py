@@ -36,6 +36,7 @@ traces = st.builds(Trace, texts, texts, texts, steps, st.none() | st.dictionarie
 rows = st.lists(st.builds(StoredTrace, texts, texts, traces), max_size=12)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(rows, st.frozensets(st.integers(0, 11)))
 def test_kept_rows_are_the_same_by_column_as_row_by_row(tmp_path_factory, given_rows, dropped):

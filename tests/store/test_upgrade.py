@@ -103,7 +103,7 @@ upgrade_database()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("point", [2, 6, 12, 18, "commit"])
 def test_an_upgrade_killed_anywhere_is_done_again_by_the_same_command(old: Database, point):
     arguments = ["1", "commit"] if point == "commit" else [str(point), "before_cursor_execute"]

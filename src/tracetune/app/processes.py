@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,24 +17,21 @@ R = TypeVar("R")
 
 
 def map_batches(work: Callable[[T], R], batches: Iterable[T], processes: int, source: Path) -> Generator[R]:
-    """`work` on each batch, in order; two batches a process are under way at most. With 0 `processes` it is done here,
-    and so is a single batch.
+    """`work` on each batch, in order; two batches a process are under way at most. With 0 `processes` it is done here.
 
     Everything sent is pickled, and a script that asks for processes guards its own start with
     `if __name__ == "__main__":`, because they are spawned. Raises what `batches` and `work` raise, and
     TracetuneError naming `source` when a process was killed.
     """
-    waiting = iter(batches)
-    first = list(islice(waiting, 2 if processes else 0))
-    if len(first) < 2:
-        yield from map(work, chain(first, waiting))
+    if processes == 0:
+        yield from map(work, batches)
         return
     # Spawned, not forked: the caller may have threads of JAX.
     context = multiprocessing.get_context("spawn")
     pending: deque[Future[R]] = deque()
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         try:
-            for job in _jobs(pool, work, chain(first, waiting)):
+            for job in _jobs(pool, work, batches):
                 pending.append(job)
                 if len(pending) > 2 * processes:
                     yield pending.popleft().result()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tracetune.app.processes import map_batches
 from tracetune.core.durable import write_chunks_durably
 from tracetune.core.errors import InputError
-from tracetune.data.records import Record, batch_records, read_records
+from tracetune.data.records import BATCH_ROWS, Record, batch_records, read_records
 from tracetune.data.tag_rows import TAGS, TopicScore, problem_text, row_object, score_topics, tag_record
 from tracetune.data.tagger import MIN_CONFIDENCE, Tagger
 from tracetune.data.taxonomy import load_taxonomy
@@ -122,8 +122,9 @@ def _tagged(source: Path, settings: TagSettings, workers: int) -> Iterator["_Tag
     first = next(batches, None)
     if first is None:
         raise InputError(f"{source}: has no rows; write one JSON object a line")
+    processes = workers if workers > 1 and len(first) == BATCH_ROWS else 0
     work = partial(_tag_batch, source=str(source), settings=settings)
-    yield from map_batches(work, chain((first,), batches), workers if workers > 1 else 0, source)
+    yield from map_batches(work, chain((first,), batches), processes, source)
 
 
 class _Tagged(NamedTuple):

@@ -27,7 +27,7 @@ def ingest(
     source: Annotated[str | None, typer.Option(help="meta.source for rows that have none.")] = None,
     readers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that read rows for the one that stores them; some for a large file."),
+        typer.Option(min=0, help="Processes that read rows for the one that stores; up to 3 for a file over 32 MiB."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
