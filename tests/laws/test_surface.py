@@ -79,6 +79,10 @@ def test_each_verb_is_a_documented_function_of_the_package(verb):
     assert getattr(tracetune, verb).__doc__
 
 
+def test_a_shell_that_completes_names_offers_the_verbs():
+    assert dir(tracetune) == sorted(tracetune.__all__)
+
+
 def test_a_name_that_is_no_verb_is_refused():
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         _ = tracetune.trian
