@@ -12,8 +12,7 @@ MAX_TEXT_CHARS = 50_000
 MAX_STEPS = 1_000
 MAX_STEP_TYPE_CHARS = 64
 MAX_STEP_CHARS = 20_000
-TRACE_FIELDS = ("trace_version", "prompt", "final_answer", "steps", "meta")
-_TRACE_FIELDS = frozenset(TRACE_FIELDS)
+_TRACE_FIELDS = frozenset(("trace_version", "prompt", "final_answer", "steps", "meta"))
 _STEP_FIELDS = frozenset(("i", "type", "content"))
 # What JSON gives comes first: asking the abstract class alone costs a third of a row's check.
 _OBJECT = (dict, Mapping)
