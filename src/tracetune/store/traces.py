@@ -4,7 +4,7 @@ A trace's id is derived from its content hash (a UUID of version 8), so equal co
 every machine, and datasets and reports built from the same traces are equal byte for byte.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -56,16 +56,22 @@ def add_traces(store: Store, new_traces: Sequence[Trace]) -> AddedTraces:
     The doors have checked each trace against the contract (`parse_trace`); the store keeps what it is given.
     Raises InputError when one cannot be written as JSON; then none is stored.
     """
-    return add_encoded(store, [encode_trace(trace) for trace in new_traces])
+    rows = [encode_row(trace) for trace in new_traces]
+    return _add(store, rows, lambda place: index_entry(0, new_traces[place]))
 
 
 def add_encoded(store: Store, new_traces: Sequence[NewTrace]) -> AddedTraces:
     """`add_traces` for those that are ready."""
+    return _add(store, [new.row for new in new_traces], lambda place: new_traces[place].entry)
+
+
+def _add(store: Store, rows: Sequence[EncodedRow], entry_of: Callable[[int], Entry]) -> AddedTraces:
     created_at = utc_now()
-    ids = tuple(new.row.id for new in new_traces)
+    ids = tuple(row.id for row in rows)
     with store.read() as connection:
         known = _known_ids(connection, ids)
-    fresh = {new.row.id: new for new in new_traces if new.row.id not in known}
+    # Only what is new is asked for its entry, and before the transaction, so that it holds up other writers less.
+    fresh = {row.id: NewTrace(row, entry_of(place)) for place, row in enumerate(rows) if row.id not in known}
     created: tuple[str, ...] = ()
     if fresh:
         with store.write() as connection:
